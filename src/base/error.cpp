@@ -1,10 +1,10 @@
 #include "base/error.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-
-#include <fmt/ranges.h>
 
 #include "base/types.h"
 

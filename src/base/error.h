@@ -4,14 +4,14 @@
 //   The program is wrong (shape, index): check() aborts and prints both sides. A user's input never reaches check().
 #pragma once
 
+#include <fmt/format.h>
+
 #include <source_location>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <fmt/format.h>
 
 namespace sparsam {
 
@@ -41,7 +41,8 @@ template <class... A>
 // A fact that only a mistake in this program can break. `text` says both sides: "y (3, 4) but x (3, 5)".
 struct CheckText {
   // NOLINTNEXTLINE(google-explicit-constructor): check(ok, "text") is the only use
-  CheckText(const char* text, std::source_location where = std::source_location::current()) : text(text), where(where) {}
+  CheckText(const char* text, std::source_location where = std::source_location::current())
+      : text(text), where(where) {}
   const char* text;
   std::source_location where;
 };

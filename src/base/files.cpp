@@ -10,7 +10,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <sstream>
+#include <utility>
 
 #include "base/error.h"
 

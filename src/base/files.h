@@ -32,8 +32,9 @@ class MappedFile {
 
 std::string read_text(const fs::path& path);  // the whole file; "-" reads standard input
 
-// Writes to `path` + a temporary suffix; commit() flushes, syncs and renames, so that `path` holds either the old content
-// or all of the new. Without commit() the temporary is removed. Every failure (full disk) is an Error naming the path.
+// Writes to `path` + a temporary suffix; commit() flushes, syncs and renames, so that `path` holds either the old
+// content or all of the new. Without commit() the temporary is removed. Every failure (full disk) is an Error naming
+// the path.
 class AtomicFile {
  public:
   explicit AtomicFile(fs::path path);

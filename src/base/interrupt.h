@@ -1,4 +1,5 @@
-// Ctrl-C and SIGTERM: the first asks the running work to stop at the next safe point, a second ends the process at once.
+// Ctrl-C and SIGTERM: the first asks the running work to stop at the next safe point, a second ends the process at
+// once.
 #pragma once
 
 #include "base/error.h"

@@ -1,12 +1,11 @@
 #include "base/progress.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-
-#include <fmt/format.h>
 
 #include "base/types.h"
 
@@ -31,7 +30,8 @@ void Progress::update(double fraction, std::string_view detail) {
   if (quiet_ || (fraction < 1 && now - last_seconds_ < (terminal_ ? redraw_seconds : line_seconds))) return;
   last_seconds_ = now;
   std::string line = fmt::format("{} {:3.0f} %  {}", what_, 100 * fraction, detail);
-  if (fraction > 0.002 && fraction < 1) line += fmt::format("  {} left", format_duration(now / fraction * (1 - fraction)));
+  if (fraction > 0.002 && fraction < 1)
+    line += fmt::format("  {} left", format_duration(now / fraction * (1 - fraction)));
   if (terminal_) {
     fmt::print(stderr, "\r\033[K{}", line);
     std::fflush(stderr);
@@ -55,7 +55,8 @@ std::string format_duration(double seconds) {
 
 std::string format_count(double count) {
   std::string digits = fmt::format("{:.0f}", count);
-  for (i64 i = static_cast<i64>(digits.size()) - 3; i > (digits[0] == '-'); i -= 3) digits.insert(static_cast<size_t>(i), ",");
+  for (i64 i = static_cast<i64>(digits.size()) - 3; i > (digits[0] == '-'); i -= 3)
+    digits.insert(static_cast<size_t>(i), 1, ',');
   return digits;
 }
 

@@ -25,9 +25,9 @@ class Progress {
   double last_seconds_ = -1e9;
 };
 
-bool colour_allowed(int descriptor);           // a terminal, and neither NO_COLOR nor TERM=dumb is set
-std::string format_duration(double seconds);   // "42 s", "3 min 05 s", "2 h 10 min"
-std::string format_count(double count);        // "1,234,567"
-std::string format_bytes(double bytes);        // "12.3 MB" (decimal)
+bool colour_allowed(int descriptor);          // a terminal, and neither NO_COLOR nor TERM=dumb is set
+std::string format_duration(double seconds);  // "42 s", "3 min 05 s", "2 h 10 min"
+std::string format_count(double count);       // "1,234,567"
+std::string format_bytes(double bytes);       // "12.3 MB" (decimal)
 
 }  // namespace sparsam

@@ -1,5 +1,5 @@
-// Random numbers that are a pure function of (seed, stream): no hidden state, so a resumed run draws what it would have.
-// Generator: xoshiro256** (Blackman & Vigna 2018), seeded through splitmix64.
+// Random numbers that are a pure function of (seed, stream): no hidden state, so a resumed run draws what it would
+// have. Generator: xoshiro256** (Blackman & Vigna 2018), seeded through splitmix64.
 #pragma once
 
 #include <cmath>

@@ -13,19 +13,23 @@ enum class DType : u8 { f32, f16, bf16, f64, u8, u16, u32, i32, i64 };
 
 constexpr i64 size_of(DType dtype) {
   switch (dtype) {
-    case DType::u8: return 1;
+    case DType::u8:
+      return 1;
     case DType::f16:
     case DType::bf16:
-    case DType::u16: return 2;
+    case DType::u16:
+      return 2;
     case DType::f32:
     case DType::u32:
-    case DType::i32: return 4;
+    case DType::i32:
+      return 4;
     case DType::f64:
-    case DType::i64: return 8;
+    case DType::i64:
+      return 8;
   }
   return 0;
 }
-std::string_view name_of(DType dtype);                       // "f32", "bf16", ...
+std::string_view name_of(DType dtype);                        // "f32", "bf16", ...
 std::optional<DType> dtype_from_name(std::string_view name);  // of those names
 
 // Scalar conversions; round to nearest even. NaN stays NaN, overflow of f16 becomes infinity.
