@@ -10,9 +10,9 @@
 
 namespace sparsam {
 
-void abort_check(const std::source_location& where, const std::string& text) {
-  fmt::print(stderr, "sparsam: internal check failed at {}:{} ({}): {}\n", where.file_name(), where.line(),
-             where.function_name(), text);
+void abort_check(const Place& where, const std::string& text) {
+  fmt::print(stderr, "sparsam: internal check failed at {}:{} ({}): {}\n", where.file, where.line, where.function,
+             text);
   std::abort();
 }
 

@@ -6,7 +6,6 @@
 
 #include <fmt/format.h>
 
-#include <source_location>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -36,15 +35,24 @@ template <class... A>
   throw Error(fmt::format(text, std::forward<A>(args)...), Exit::usage);
 }
 
-[[noreturn]] void abort_check(const std::source_location& where, const std::string& text);
+// A place in the sources: as a default argument, the caller's. (Clang 14 lacks std::source_location.)
+struct Place {
+  const char* file;
+  const char* function;
+  int line;
+  static constexpr Place here(const char* file = __builtin_FILE(), const char* function = __builtin_FUNCTION(),
+                              int line = __builtin_LINE()) {
+    return {file, function, line};
+  }
+};
+[[noreturn]] void abort_check(const Place& where, const std::string& text);
 
 // A fact that only a mistake in this program can break. `text` says both sides: "y (3, 4) but x (3, 5)".
 struct CheckText {
   // NOLINTNEXTLINE(google-explicit-constructor): check(ok, "text") is the only use
-  CheckText(const char* text, std::source_location where = std::source_location::current())
-      : text(text), where(where) {}
+  CheckText(const char* text, Place where = Place::here()) : text(text), where(where) {}
   const char* text;
-  std::source_location where;
+  Place where;
 };
 template <class... A>
 void check(bool ok, CheckText text, const A&... args) {

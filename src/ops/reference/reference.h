@@ -1,0 +1,35 @@
+// The reference backend: each operation in plain loops beside its formula, in float and in double. Double precision
+// proves the gradients by central differences.
+#pragma once
+
+#include "ops/ops.h"
+
+namespace sparsam::reference {
+
+// clang-format off
+template <class Real> void run(const generic::Embedding<Real>& op);
+template <class Real> void run(const generic::EmbeddingBackward<Real>& op);
+template <class Real> void run(const generic::RmsNorm<Real>& op);
+template <class Real> void run(const generic::RmsNormBackward<Real>& op);
+template <class Real> void run(const generic::LayerNorm<Real>& op);
+template <class Real> void run(const generic::LayerNormBackward<Real>& op);
+template <class Real> void run(const generic::Matmul<Real>& op);
+template <class Real> void run(const generic::MatmulBackwardInput<Real>& op);
+template <class Real> void run(const generic::MatmulBackwardWeight<Real>& op);
+template <class Real> void run(const generic::Rope<Real>& op);
+template <class Real> void run(const generic::Attention<Real>& op);
+template <class Real> void run(const generic::AttentionBackward<Real>& op);
+template <class Real> void run(const generic::CacheAppend<Real>& op);
+template <class Real> void run(const generic::CachedAttention<Real>& op);
+template <class Real> void run(const generic::Activation<Real>& op);
+template <class Real> void run(const generic::ActivationBackward<Real>& op);
+template <class Real> void run(const generic::GatedProduct<Real>& op);
+template <class Real> void run(const generic::GatedProductBackward<Real>& op);
+template <class Real> void run(const generic::Add<Real>& op);
+template <class Real> void run(const generic::LinearCrossEntropy<Real>& op);
+template <class Real> void run(const generic::LinearCrossEntropyBackward<Real>& op);
+template <class Real> void run(const generic::SquaredNorm<Real>& op);
+template <class Real> void run(const generic::AdamW<Real>& op);
+// clang-format on
+
+}  // namespace sparsam::reference
