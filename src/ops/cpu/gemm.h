@@ -1,0 +1,50 @@
+// Dense matrix products. The implementation (oneDNN) is seen by gemm.cpp alone.
+#pragma once
+
+#include <memory>
+
+#include "base/types.h"
+#include "tensor/dtype.h"
+
+namespace sparsam::cpu {
+
+// A matrix in memory: element (i, j) at data + i row_stride + j col_stride, counted in elements; one stride is 1.
+struct GemmOperand {
+  const void* data;
+  DType dtype;  // f32 or bf16
+  i64 row_stride, col_stride;
+
+  GemmOperand transposed() const { return {data, dtype, col_stride, row_stride}; }
+};
+// A row-major matrix whose rows lie `row_stride` elements apart.
+inline GemmOperand operand(const float* data, i64 row_stride) { return {data, DType::f32, row_stride, 1}; }
+inline GemmOperand bf16_operand(const u16* data, i64 row_stride) { return {data, DType::bf16, row_stride, 1}; }
+
+// C (m, n) = A (m, k) B (k, n) + bias, or += with `accumulate`. Both factors of one dtype; sums in float32.
+struct Gemm {
+  i64 m, n, k;
+  GemmOperand a, b;
+  float* c;  // row-major
+  i64 c_stride;
+  bool accumulate = false;
+  const float* bias = nullptr;  // (n), added to each row; not together with accumulate
+};
+
+// Compiled products, kept by shape, and their scratch memory. Any number of threads may use one at a time.
+class GemmCache {
+ public:
+  GemmCache();
+  ~GemmCache();
+  GemmCache(const GemmCache&) = delete;
+  GemmCache& operator=(const GemmCache&) = delete;
+
+ private:
+  friend void gemm(const Gemm& product, GemmCache& cache);
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Uses all threads; inside a parallel region only the calling one. Equal shapes and thread counts give equal bits.
+void gemm(const Gemm& product, GemmCache& cache);
+
+}  // namespace sparsam::cpu
