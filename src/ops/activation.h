@@ -31,7 +31,7 @@ struct Activation {
   In<Real, 2> x;   // (N, F)
   Function function;
 
-  static void fields(auto&& f, auto&... op) { f("y", op.y...), f("x", op.x...); }
+  static void fields(auto&& f, auto&... op) { f("y", op.y...), f("x", op.x...), f("function", op.function...); }
   void validate() const { check_shape(y, x.shape(), "Activation.y"); }
   i64 flops() const { return 8 * x.size(); }
 };
@@ -44,7 +44,9 @@ struct ActivationBackward {
   In<Real, 2> x;    // (N, F)
   Function function;
 
-  static void fields(auto&& f, auto&... op) { f("dx", op.dx...), f("dy", op.dy...), f("x", op.x...); }
+  static void fields(auto&& f, auto&... op) {
+    f("dx", op.dx...), f("dy", op.dy...), f("x", op.x...), f("function", op.function...);
+  }
   void validate() const {
     check_shape(dx, x.shape(), "ActivationBackward.dx");
     check_shape(dy, x.shape(), "ActivationBackward.dy");
@@ -59,7 +61,9 @@ struct GatedProduct {
   In<Real, 2> gate, up;  // (N, F)
   Function function;
 
-  static void fields(auto&& f, auto&... op) { f("h", op.h...), f("gate", op.gate...), f("up", op.up...); }
+  static void fields(auto&& f, auto&... op) {
+    f("h", op.h...), f("gate", op.gate...), f("up", op.up...), f("function", op.function...);
+  }
   void validate() const {
     check_shape(h, gate.shape(), "GatedProduct.h");
     check_shape(up, gate.shape(), "GatedProduct.up");
@@ -76,7 +80,8 @@ struct GatedProductBackward {
   Function function;
 
   static void fields(auto&& f, auto&... op) {
-    f("dgate", op.dgate...), f("dup", op.dup...), f("dh", op.dh...), f("gate", op.gate...), f("up", op.up...);
+    f("dgate", op.dgate...), f("dup", op.dup...), f("dh", op.dh...), f("gate", op.gate...), f("up", op.up...),
+        f("function", op.function...);
   }
   void validate() const {
     check_shape(dgate, gate.shape(), "GatedProductBackward.dgate");

@@ -18,16 +18,17 @@ namespace generic {
 template <class Real>
 struct Attention {
   static constexpr const char* name = "Attention";
-  Out<Real, 4> y;    // (B, T, H, D)
-  Out<Real, 3> lse;  // (B, H, T)     kept for the backward; empty: not wanted
-  In<Real, 4> q;     // (B, T, H, D)
-  In<Real, 4> k, v;  // (B, T, G, D)  G divides H
-  Real scale;        // 1 / sqrt(D) unless the model says otherwise
+  Out<Real, 4> y;         // (B, T, H, D)
+  Out<Real, 3> lse = {};  // (B, H, T)     kept for the backward; empty: not wanted
+  In<Real, 4> q;          // (B, T, H, D)
+  In<Real, 4> k, v;       // (B, T, G, D)  G divides H
+  Real scale;             // 1 / sqrt(D) unless the model says otherwise
   bool causal;
   Compute compute;
 
   static void fields(auto&& f, auto&... op) {
-    f("y", op.y...), f("lse", op.lse...), f("q", op.q...), f("k", op.k...), f("v", op.v...);
+    f("y", op.y...), f("lse", op.lse...), f("q", op.q...), f("k", op.k...), f("v", op.v...), f("scale", op.scale...),
+        f("causal", op.causal...), f("compute", op.compute...);
   }
   void validate() const {
     check_shape(y, q.shape(), "Attention.y");
@@ -54,7 +55,8 @@ struct AttentionBackward {
 
   static void fields(auto&& f, auto&... op) {
     f("dq", op.dq...), f("dk", op.dk...), f("dv", op.dv...), f("dy", op.dy...), f("y", op.y...), f("q", op.q...);
-    f("k", op.k...), f("v", op.v...), f("lse", op.lse...);
+    f("k", op.k...), f("v", op.v...), f("lse", op.lse...), f("scale", op.scale...), f("causal", op.causal...),
+        f("compute", op.compute...);
   }
   void validate() const {
     check_shape(dq, q.shape(), "AttentionBackward.dq");
@@ -81,7 +83,7 @@ struct CacheAppend {
 
   i64 capacity() const { return keys.rows / k.shape(1); }
   static void fields(auto&& f, auto&... op) {
-    f("keys", op.keys...), f("values", op.values...), f("k", op.k...), f("v", op.v...);
+    f("keys", op.keys...), f("values", op.values...), f("k", op.k...), f("v", op.v...), f("start", op.start...);
   }
   void validate() const {
     check_shape(v, k.shape(), "CacheAppend.v");
@@ -113,7 +115,8 @@ struct CachedAttention {
 
   i64 capacity() const { return keys.rows / groups; }
   static void fields(auto&& f, auto&... op) {
-    f("y", op.y...), f("q", op.q...), f("keys", op.keys...), f("values", op.values...);
+    f("y", op.y...), f("q", op.q...), f("keys", op.keys...), f("values", op.values...), f("groups", op.groups...),
+        f("start", op.start...), f("scale", op.scale...), f("compute", op.compute...);
   }
   void validate() const {
     check_shape(y, q.shape(), "CachedAttention.y");

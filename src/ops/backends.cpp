@@ -57,6 +57,8 @@ i64 bytes_of(const InOut<T, Rank>& view) {
 }
 i64 bytes_of(const Matrix& matrix) { return static_cast<i64>(matrix.bytes.size()); }
 
+i64 bytes_of(const auto&) { return 0; }  // a scalar
+
 // The tables' unread rows and the caches' unused positions are not moved.
 i64 bytes_moved(const auto& op) {
   i64 total = 0;

@@ -22,7 +22,8 @@ struct LinearCrossEntropy {
   Compute compute;
 
   static void fields(auto&& f, auto&... op) {
-    f("loss", op.loss...), f("x", op.x...), f("head", op.head...), f("targets", op.targets...);
+    f("loss", op.loss...), f("x", op.x...), f("head", op.head...), f("targets", op.targets...),
+        f("compute", op.compute...);
   }
   void validate() const {
     check_shape(loss, {x.shape(0)}, "LinearCrossEntropy.loss");
@@ -46,7 +47,7 @@ struct LinearCrossEntropyBackward {
 
   static void fields(auto&& f, auto&... op) {
     f("loss", op.loss...), f("dx", op.dx...), f("dhead", op.dhead...), f("x", op.x...), f("head", op.head...);
-    f("targets", op.targets...);
+    f("targets", op.targets...), f("scale", op.scale...), f("compute", op.compute...);
   }
   void validate() const {
     check_shape(loss, {x.shape(0)}, "LinearCrossEntropyBackward.loss");

@@ -12,15 +12,15 @@ namespace generic {
 template <class Real>
 struct LayerNorm {
   static constexpr const char* name = "LayerNorm";
-  Out<Real, 2> y;          // (N, C)
-  Out<Real, 1> mean, r;    // (N)     kept for the backward; empty: not wanted
-  In<Real, 2> x;           // (N, C)
-  In<Real, 1> gain, bias;  // (C)     empty: 1 and 0
+  Out<Real, 2> y;                    // (N, C)
+  Out<Real, 1> mean = {}, r = {};    // (N)     kept for the backward; empty: not wanted
+  In<Real, 2> x;                     // (N, C)
+  In<Real, 1> gain = {}, bias = {};  // (C)     empty: 1 and 0
   Real eps;
 
   static void fields(auto&& f, auto&... op) {
     f("y", op.y...), f("mean", op.mean...), f("r", op.r...), f("x", op.x...), f("gain", op.gain...),
-        f("bias", op.bias...);
+        f("bias", op.bias...), f("eps", op.eps...);
   }
   void validate() const {
     check_shape(y, x.shape(), "LayerNorm.y");
@@ -35,11 +35,11 @@ struct LayerNorm {
 template <class Real>
 struct LayerNormBackward {
   static constexpr const char* name = "LayerNormBackward";
-  Sum<Real, 2> dx;            // (N, C)
-  Sum<Real, 1> dgain, dbias;  // (C)     empty: absent
-  In<Real, 2> dy, x;          // (N, C)
-  In<Real, 1> gain;           // (C)     empty: 1
-  In<Real, 1> mean, r;        // (N)
+  Sum<Real, 2> dx;                      // (N, C)
+  Sum<Real, 1> dgain = {}, dbias = {};  // (C)     empty: absent
+  In<Real, 2> dy, x;                    // (N, C)
+  In<Real, 1> gain = {};                // (C)     empty: 1
+  In<Real, 1> mean, r;                  // (N)
 
   static void fields(auto&& f, auto&... op) {
     f("dx", op.dx...), f("dgain", op.dgain...), f("dbias", op.dbias...), f("dy", op.dy...), f("x", op.x...);

@@ -19,14 +19,14 @@ namespace generic {
 template <class Real>
 struct Matmul {
   static constexpr const char* name = "Matmul";
-  Out<Real, 2> y;    // (N, out)
-  In<Real, 2> x;     // (N, in)
-  Matrix w;          // (out, in)  f32, bf16 or f16
-  In<Real, 1> bias;  // (out)      empty: none
+  Out<Real, 2> y;         // (N, out)
+  In<Real, 2> x;          // (N, in)
+  Matrix w;               // (out, in)  f32, bf16 or f16
+  In<Real, 1> bias = {};  // (out)      empty: none
   Compute compute;
 
   static void fields(auto&& f, auto&... op) {
-    f("y", op.y...), f("x", op.x...), f("w", op.w...), f("bias", op.bias...);
+    f("y", op.y...), f("x", op.x...), f("w", op.w...), f("bias", op.bias...), f("compute", op.compute...);
   }
   void validate() const {
     check_matrix(w, y.shape(1), x.shape(1), "Matmul.w");
@@ -44,7 +44,9 @@ struct MatmulBackwardInput {
   Matrix w;         // (out, in)
   Compute compute;
 
-  static void fields(auto&& f, auto&... op) { f("dx", op.dx...), f("dy", op.dy...), f("w", op.w...); }
+  static void fields(auto&& f, auto&... op) {
+    f("dx", op.dx...), f("dy", op.dy...), f("w", op.w...), f("compute", op.compute...);
+  }
   void validate() const {
     check_matrix(w, dy.shape(1), dx.shape(1), "MatmulBackwardInput.w");
     check_shape(dx, {dy.shape(0), w.cols}, "MatmulBackwardInput.dx");
@@ -55,14 +57,14 @@ struct MatmulBackwardInput {
 template <class Real>
 struct MatmulBackwardWeight {
   static constexpr const char* name = "MatmulBackwardWeight";
-  Sum<Real, 2> dw;     // (out, in)
-  Sum<Real, 1> dbias;  // (out)     empty: no bias
-  In<Real, 2> dy;      // (N, out)
-  In<Real, 2> x;       // (N, in)
+  Sum<Real, 2> dw;          // (out, in)
+  Sum<Real, 1> dbias = {};  // (out)     empty: no bias
+  In<Real, 2> dy;           // (N, out)
+  In<Real, 2> x;            // (N, in)
   Compute compute;
 
   static void fields(auto&& f, auto&... op) {
-    f("dw", op.dw...), f("dbias", op.dbias...), f("dy", op.dy...), f("x", op.x...);
+    f("dw", op.dw...), f("dbias", op.dbias...), f("dy", op.dy...), f("x", op.x...), f("compute", op.compute...);
   }
   void validate() const {
     check_shape(dw, {dy.shape(1), x.shape(1)}, "MatmulBackwardWeight.dw");

@@ -1,6 +1,8 @@
 // The contract between the model and a device: every operation, and the one function a backend has. Letters, for every
 // shape in the sources: B batch, T time, N rows (B T), C channels, H heads, G key-value heads, D head size, F hidden,
 // V vocabulary, L layers, R rotary channels, P positions. The gradient of x is dx.
+// Each operation lists its members once: O::fields(f, op...) calls f(name, member...) for every member, with the same
+// member of each op given. What runs for all operations (decorators, tests) is written once through that list.
 #pragma once
 
 #include <memory>

@@ -30,7 +30,11 @@ struct AdamW {
   Real gradient_scale;  // 1, or less where the gradient is clipped
   i64 step;             // t, from 1
 
-  static void fields(auto&& f, auto&... op) { f("w", op.w...), f("m", op.m...), f("v", op.v...), f("dw", op.dw...); }
+  static void fields(auto&& f, auto&... op) {
+    f("w", op.w...), f("m", op.m...), f("v", op.v...), f("dw", op.dw...), f("learning_rate", op.learning_rate...),
+        f("beta1", op.beta1...), f("beta2", op.beta2...), f("eps", op.eps...), f("weight_decay", op.weight_decay...),
+        f("gradient_scale", op.gradient_scale...), f("step", op.step...);
+  }
   void validate() const {
     check_shape(m, w.shape(), "AdamW.m");
     check_shape(v, w.shape(), "AdamW.v");

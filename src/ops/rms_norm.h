@@ -11,14 +11,14 @@ namespace generic {
 template <class Real>
 struct RmsNorm {
   static constexpr const char* name = "RmsNorm";
-  Out<Real, 2> y;    // (N, C)
-  Out<Real, 1> r;    // (N)     kept for the backward; empty: not wanted
-  In<Real, 2> x;     // (N, C)
-  In<Real, 1> gain;  // (C)     empty: 1
+  Out<Real, 2> y;         // (N, C)
+  Out<Real, 1> r = {};    // (N)     kept for the backward; empty: not wanted
+  In<Real, 2> x;          // (N, C)
+  In<Real, 1> gain = {};  // (C)     empty: 1
   Real eps;
 
   static void fields(auto&& f, auto&... op) {
-    f("y", op.y...), f("r", op.r...), f("x", op.x...), f("gain", op.gain...);
+    f("y", op.y...), f("r", op.r...), f("x", op.x...), f("gain", op.gain...), f("eps", op.eps...);
   }
   void validate() const {
     check_shape(y, x.shape(), "RmsNorm.y");
@@ -31,11 +31,11 @@ struct RmsNorm {
 template <class Real>
 struct RmsNormBackward {
   static constexpr const char* name = "RmsNormBackward";
-  Sum<Real, 2> dx;     // (N, C)
-  Sum<Real, 1> dgain;  // (C)     empty: no gain
-  In<Real, 2> dy, x;   // (N, C)
-  In<Real, 1> gain;    // (C)     empty: 1
-  In<Real, 1> r;       // (N)
+  Sum<Real, 2> dx;          // (N, C)
+  Sum<Real, 1> dgain = {};  // (C)     empty: no gain
+  In<Real, 2> dy, x;        // (N, C)
+  In<Real, 1> gain = {};    // (C)     empty: 1
+  In<Real, 1> r;            // (N)
 
   static void fields(auto&& f, auto&... op) {
     f("dx", op.dx...), f("dgain", op.dgain...), f("dy", op.dy...), f("x", op.x...), f("gain", op.gain...),

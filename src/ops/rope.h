@@ -26,7 +26,8 @@ struct Rope {
   bool inverse;
 
   static void fields(auto&& f, auto&... op) {
-    f("y", op.y...), f("x", op.x...), f("positions", op.positions...), f("cosine", op.cosine...), f("sine", op.sine...);
+    f("y", op.y...), f("x", op.x...), f("positions", op.positions...), f("cosine", op.cosine...), f("sine", op.sine...),
+        f("pairing", op.pairing...), f("inverse", op.inverse...);
   }
   void validate() const {
     check_shape(y, x.shape(), "Rope.y");

@@ -8,5 +8,16 @@
 namespace sparsam::cpu {
 
 void run(const Add& op, Workspace& workspace);
+void run(const Activation& op, Workspace& workspace);
+void run(const ActivationBackward& op, Workspace& workspace);
+void run(const AdamW& op, Workspace& workspace);
+void run(const GatedProduct& op, Workspace& workspace);
+void run(const GatedProductBackward& op, Workspace& workspace);
+void run(const LayerNorm& op, Workspace& workspace);
+void run(const LayerNormBackward& op, Workspace& workspace);
+void run(const RmsNorm& op, Workspace& workspace);
+void run(const RmsNormBackward& op, Workspace& workspace);
+void run(const Rope& op, Workspace& workspace);
+void run(const SquaredNorm& op, Workspace& workspace);
 
 }  // namespace sparsam::cpu

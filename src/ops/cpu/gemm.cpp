@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "tensor/arena.h"
+#include "ops/cpu/convert.h"
 
 namespace sparsam::cpu {
 
@@ -20,11 +20,14 @@ using dnnl::memory;
 // Everything a compiled product depends on.
 struct Key {
   i64 m, n, k, a_row, a_col, b_row, b_col, c_stride;
+  int b_layout;
   DType dtype;
   bool accumulate, bias;
   int threads;  // 1 inside a parallel region
 
-  auto tie() const { return std::tie(m, n, k, a_row, a_col, b_row, b_col, c_stride, dtype, accumulate, bias, threads); }
+  auto tie() const {
+    return std::tie(m, n, k, a_row, a_col, b_row, b_col, c_stride, b_layout, dtype, accumulate, bias, threads);
+  }
   bool operator<(const Key& other) const { return tie() < other.tie(); }
 };
 
@@ -37,6 +40,7 @@ Key key_of(const Gemm& g) {
           g.b.row_stride,
           g.b.col_stride,
           g.c_stride,
+          g.b.layout,
           g.a.dtype,
           g.accumulate,
           g.bias != nullptr,
@@ -60,26 +64,35 @@ struct Product {
   dnnl::matmul primitive;
   memory a, b, c, bias, scratchpad;
   std::unordered_map<int, memory> arguments;
-  size_t scratch_bytes;
+  i64 scratch_bytes;
 };
 
 // What one caller at a time needs.
 struct Lane {
   dnnl::stream stream;
   std::map<Key, Product> products;
-  Buffer scratch;
+  Buffer scratch, a, b;
 };
 
-memory::desc describe(i64 rows, i64 cols, DType dtype, i64 row_stride, i64 col_stride) {
-  return {{rows, cols},
-          dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32,
-          memory::dims{row_stride, col_stride}};
+memory::data_type type_of(DType dtype) {
+  return dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
 }
 
-Product compile(const Key& key, const dnnl::engine& engine) {
+memory::desc describe(i64 rows, i64 cols, DType dtype, i64 row_stride, i64 col_stride) {
+  return {{rows, cols}, type_of(dtype), memory::dims{row_stride, col_stride}};
+}
+
+// Where the processor lacks bf16 products, factors are widened and multiplied as f32.
+bool multiplies_bf16() {
+  const int wanted = static_cast<int>(dnnl::cpu_isa::avx512_core_bf16);
+  return (static_cast<int>(dnnl::get_effective_cpu_isa()) & wanted) == wanted;
+}
+
+memory::desc describe_b(const Key& key) { return describe(key.k, key.n, key.dtype, key.b_row, key.b_col); }
+
+Product compile(const Key& key, const memory::desc& b, const dnnl::engine& engine) {
   const PlannedThreads planned(key.threads);
   const memory::desc a = describe(key.m, key.k, key.dtype, key.a_row, key.a_col);
-  const memory::desc b = describe(key.k, key.n, key.dtype, key.b_row, key.b_col);
   const memory::desc c = describe(key.m, key.n, DType::f32, key.c_stride, 1);
   const memory::desc bias = describe(1, key.n, DType::f32, key.n, 1);
   dnnl::primitive_attr attributes;
@@ -99,7 +112,7 @@ Product compile(const Key& key, const dnnl::engine& engine) {
                   argument(bias),
                   argument(plan.scratchpad_desc()),
                   {},
-                  plan.scratchpad_desc().get_size()};
+                  static_cast<i64>(plan.scratchpad_desc().get_size())};
   product.arguments = {{DNNL_ARG_SRC, product.a},
                        {DNNL_ARG_WEIGHTS, product.b},
                        {DNNL_ARG_DST, product.c},
@@ -108,16 +121,32 @@ Product compile(const Key& key, const dnnl::engine& engine) {
   return product;
 }
 
+std::byte* at_least(Buffer& buffer, i64 bytes) {
+  if (buffer.size() < bytes) buffer = Buffer(bytes);
+  return buffer.data();
+}
+
+// The same factor as f32, in `buffer`; on all threads outside parallel regions.
+void widen(GemmOperand& operand, i64 rows, i64 cols, Buffer& buffer) {
+  if (operand.dtype == DType::f32) return;
+  const i64 extent = (rows - 1) * operand.row_stride + (cols - 1) * operand.col_stride + 1;
+  float* f32 = reinterpret_cast<float*>(at_least(buffer, extent * static_cast<i64>(sizeof(float))));
+  to_float_parallel(operand.data, operand.dtype, f32, extent);
+  operand.data = f32, operand.dtype = DType::f32;
+}
+
 }  // namespace
 
 struct GemmCache::Impl {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
-  std::mutex mutex;
+  const bool native_bf16 = multiplies_bf16();
+  std::mutex mutex;  // of what follows
   std::vector<std::unique_ptr<Lane>> free;
+  std::vector<memory::desc> layouts;  // of packed factors; number 1 is the first
 
   std::unique_ptr<Lane> take() {
     const std::lock_guard lock(mutex);
-    if (free.empty()) return std::make_unique<Lane>(Lane{dnnl::stream(engine), {}, {}});
+    if (free.empty()) return std::make_unique<Lane>(Lane{dnnl::stream(engine), {}, {}, {}, {}});
     std::unique_ptr<Lane> lane = std::move(free.back());
     free.pop_back();
     return lane;
@@ -126,31 +155,76 @@ struct GemmCache::Impl {
     const std::lock_guard lock(mutex);
     free.push_back(std::move(lane));
   }
+  memory::desc layout(int number) {
+    const std::lock_guard lock(mutex);
+    return layouts[static_cast<size_t>(number - 1)];
+  }
+  // The layout that oneDNN prefers for B; a typical number of rows stands for all.
+  int layout_of(i64 k, i64 n, DType dtype) {
+    constexpr i64 rows = 256;
+    const PlannedThreads planned(1);
+    const memory::desc any({k, n}, type_of(dtype), memory::format_tag::any);
+    const dnnl::matmul::desc description(describe(rows, k, dtype, k, 1), any, describe(rows, n, DType::f32, n, 1));
+    const memory::desc wanted = dnnl::matmul::primitive_desc(description, engine).weights_desc();
+    const std::lock_guard lock(mutex);
+    size_t i = 0;
+    while (i < layouts.size() && layouts[i] != wanted) ++i;
+    if (i == layouts.size()) layouts.push_back(wanted);
+    return static_cast<int>(i) + 1;
+  }
 };
 
 GemmCache::GemmCache() : impl_(std::make_unique<Impl>()) {}
 GemmCache::~GemmCache() = default;
 
-void gemm(const Gemm& g, GemmCache& cache) {
-  check(g.a.dtype == g.b.dtype && (g.a.dtype == DType::f32 || g.a.dtype == DType::bf16), "gemm: factors of {} and {}",
-        name_of(g.a.dtype), name_of(g.b.dtype));
+void gemm(const Gemm& product, GemmCache& cache) {
+  Gemm g = product;
+  check((g.a.dtype == g.b.dtype || g.b.layout) && (g.a.dtype == DType::f32 || g.a.dtype == DType::bf16),
+        "gemm: factors of {} and {}", name_of(g.a.dtype), name_of(g.b.dtype));
   check(g.k > 0 && !(g.accumulate && g.bias), "gemm: k = {}", g.k);
   if (g.m == 0 || g.n == 0) return;
   std::unique_ptr<Lane> lane = cache.impl_->take();
+  if (!cache.impl_->native_bf16) widen(g.a, g.m, g.k, lane->a), widen(g.b, g.k, g.n, lane->b);
   const Key key = key_of(g);
   auto found = lane->products.find(key);
-  if (found == lane->products.end()) found = lane->products.emplace(key, compile(key, cache.impl_->engine)).first;
-  Product& product = found->second;
-  if (static_cast<i64>(product.scratch_bytes) > lane->scratch.size())
-    lane->scratch = Buffer(static_cast<i64>(product.scratch_bytes));
-  product.a.set_data_handle(const_cast<void*>(g.a.data));
-  product.b.set_data_handle(const_cast<void*>(g.b.data));
-  product.c.set_data_handle(g.c);
-  product.bias.set_data_handle(const_cast<float*>(g.bias));
-  product.scratchpad.set_data_handle(lane->scratch.data());
-  product.primitive.execute(lane->stream, product.arguments);
+  if (found == lane->products.end()) {
+    const memory::desc b = key.b_layout ? cache.impl_->layout(key.b_layout) : describe_b(key);
+    found = lane->products.emplace(key, compile(key, b, cache.impl_->engine)).first;
+  }
+  Product& p = found->second;
+  p.a.set_data_handle(const_cast<void*>(g.a.data));
+  p.b.set_data_handle(const_cast<void*>(g.b.data));
+  p.c.set_data_handle(g.c);
+  p.bias.set_data_handle(const_cast<float*>(g.bias));
+  p.scratchpad.set_data_handle(at_least(lane->scratch, p.scratch_bytes));
+  p.primitive.execute(lane->stream, p.arguments);
   lane->stream.wait();
   cache.impl_->give(std::move(lane));
+}
+
+GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, Arena& arena, GemmCache& cache) {
+  GemmCache::Impl& impl = *cache.impl_;
+  std::unique_ptr<Lane> lane = impl.take();
+  GemmOperand source = b;
+  if (!impl.native_bf16) {
+    if (source.dtype == DType::f32 && dtype == DType::bf16) {
+      const i64 extent = (k - 1) * source.row_stride + (n - 1) * source.col_stride + 1;
+      u16* rounded = reinterpret_cast<u16*>(at_least(lane->a, extent * static_cast<i64>(sizeof(u16))));
+      to_bf16_parallel(source.data, DType::f32, rounded, extent);
+      source.data = rounded, source.dtype = DType::bf16;
+    }
+    widen(source, k, n, lane->b);
+    dtype = DType::f32;
+  }
+  const int layout = impl.layout_of(k, n, dtype);
+  const memory::desc from = describe(k, n, source.dtype, source.row_stride, source.col_stride);
+  const memory::desc to = impl.layout(layout);
+  std::byte* data = arena.allocate<std::byte>(static_cast<i64>(to.get_size())).data();
+  memory input(from, impl.engine, const_cast<void*>(source.data)), output(to, impl.engine, data);
+  dnnl::reorder(input, output).execute(lane->stream, input, output);
+  lane->stream.wait();
+  impl.give(std::move(lane));
+  return {data, dtype, 0, 0, layout};
 }
 
 }  // namespace sparsam::cpu

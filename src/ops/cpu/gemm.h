@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "base/types.h"
+#include "tensor/arena.h"
 #include "tensor/dtype.h"
 
 namespace sparsam::cpu {
@@ -13,6 +14,7 @@ struct GemmOperand {
   const void* data;
   DType dtype;  // f32 or bf16
   i64 row_stride, col_stride;
+  int layout = 0;  // not 0: made by pack(), and the strides mean nothing
 
   GemmOperand transposed() const { return {data, dtype, col_stride, row_stride}; }
 };
@@ -20,7 +22,8 @@ struct GemmOperand {
 inline GemmOperand operand(const float* data, i64 row_stride) { return {data, DType::f32, row_stride, 1}; }
 inline GemmOperand bf16_operand(const u16* data, i64 row_stride) { return {data, DType::bf16, row_stride, 1}; }
 
-// C (m, n) = A (m, k) B (k, n) + bias, or += with `accumulate`. Both factors of one dtype; sums in float32.
+// C (m, n) = A (m, k) B (k, n) + bias, or += with `accumulate`. Both factors of one dtype (a packed B excepted: what
+// pack() made of bf16 goes with bf16); sums in float32.
 struct Gemm {
   i64 m, n, k;
   GemmOperand a, b;
@@ -40,11 +43,16 @@ class GemmCache {
 
  private:
   friend void gemm(const Gemm& product, GemmCache& cache);
+  friend GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, Arena& arena, GemmCache& cache);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
 // Uses all threads; inside a parallel region only the calling one. Equal shapes and thread counts give equal bits.
 void gemm(const Gemm& product, GemmCache& cache);
+
+// B (k, n) in the layout that products read fastest, as f32 or rounded to bf16, in memory of `arena`. Pays when used
+// for some hundreds of rows. On all threads.
+GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, Arena& arena, GemmCache& cache);
 
 }  // namespace sparsam::cpu

@@ -84,6 +84,31 @@ TEST(Gemm, EqualsTheExactProductWithinTheRoundingOfItsSums) {
       }
 }
 
+TEST(Gemm, APackedFactorGivesTheSameProductForAnyRows) {
+  Random random(3);
+  GemmCache cache;
+  Arena arena;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const Case& s : cases)
+      for (const bool transposed : {false, true}) {
+        const Factor a(s.m, s.k, dtype, false, 1, random), b(s.k, s.n, dtype, transposed, 0, random);
+        GemmOperand source = b.operand();
+        if (transposed) source.data = b.f32.data(), source.dtype = DType::f32;  // rounded on the way
+        const GemmOperand packed = pack(source, s.k, s.n, dtype, arena, cache);
+        std::vector<float> c(static_cast<size_t>(s.m * s.n)), bias(static_cast<size_t>(s.n), 0.5f);
+        gemm({.m = s.m,
+              .n = s.n,
+              .k = s.k,
+              .a = a.operand(),
+              .b = packed,
+              .c = c.data(),
+              .c_stride = s.n,
+              .bias = bias.data()},
+             cache);
+        expect_product(a, b, c, s.n, 0.5);
+      }
+}
+
 TEST(Gemm, InsideAParallelRegionEveryThreadComputesItsOwn) {
   Random random(2);
   GemmCache cache;

@@ -1,3 +1,4 @@
+#include "ops/reference/bounded.h"
 #include "ops/reference/reference.h"
 
 namespace sparsam::reference {
@@ -9,5 +10,6 @@ void run(const generic::Add<Real>& op) {
 
 template void run(const generic::Add<float>&);
 template void run(const generic::Add<double>&);
+template void run(const generic::Add<Bounded>&);
 
 }  // namespace sparsam::reference

@@ -1,31 +1,8 @@
-#include <algorithm>
-#include <cmath>
-
 #include "base/threads.h"
-#include "ops/reference/factors.h"
+#include "ops/reference/arithmetic.h"
 #include "ops/reference/reference.h"
 
 namespace sparsam::reference {
-
-namespace {
-
-// scores s_u  ->  p_u = exp(s_u - lse), in place; returns lse = log sum_u exp(s_u). The largest score is taken out
-// first, so that no exponential overflows.
-double softmax(std::vector<double>& s) {
-  const double largest = *std::max_element(s.begin(), s.end());
-  double sum = 0;
-  for (double score : s) sum += std::exp(score - largest);
-  const double lse = largest + std::log(sum);
-  for (double& score : s) score = std::exp(score - largest) / sum;
-  return lse;
-}
-
-template <class Real>
-void store(const std::vector<double>& sums, Real* out) {
-  for (size_t i = 0; i < sums.size(); ++i) out[i] = static_cast<Real>(sums[i]);
-}
-
-}  // namespace
 
 template <class Real>
 void run(const generic::Attention<Real>& op) {
@@ -33,16 +10,13 @@ void run(const generic::Attention<Real>& op) {
   const i64 time = q.shape(1), heads = q.shape(2), head_size = q.shape(3), groups = k.shape(2);
   parallel_dynamic(q.shape(0) * heads * time, [&](int, i64 index) {
     const i64 b = index / (heads * time), h = index / time % heads, t = index % time, g = h * groups / heads;
-    // s_tu = scale q_t . k_u  (u <= t if causal)
-    std::vector<double> p(static_cast<size_t>(op.causal ? t + 1 : time));
-    for (size_t u = 0; u < p.size(); ++u)
-      p[u] = static_cast<double>(op.scale) * dot(&q(b, t, h, 0), &k(b, u, g, 0), head_size);
-    // lse_t = log sum_u exp(s_tu)    p_tu = exp(s_tu - lse_t)
-    const double lse = softmax(p);
+    // s_tu = scale q_t . k_u  (u <= t if causal)    lse_t = log sum_u exp(s_tu)
+    Sums<Real> s(static_cast<size_t>(op.causal ? t + 1 : time)), y(static_cast<size_t>(head_size));
+    for (size_t u = 0; u < s.size(); ++u) s[u] = wide(op.scale) * dot(&q(b, t, h, 0), &k(b, u, g, 0), head_size);
+    const Wide<Real> lse = log_sum_exp(s);
     if (!op.lse.empty()) op.lse(b, h, t) = static_cast<Real>(lse);
-    // y_t = sum_u p_tu v_u
-    std::vector<double> y(static_cast<size_t>(head_size));
-    for (size_t u = 0; u < p.size(); ++u) add_scaled(y, p[u], &v(b, u, g, 0));
+    // p_tu = exp(s_tu - lse_t)    y_t = sum_u p_tu v_u
+    for (size_t u = 0; u < s.size(); ++u) add_scaled(y, freely_rounded(exp(s[u] - lse), op.compute), &v(b, u, g, 0));
     store(y, &op.y(b, t, h, 0));
   });
 }
@@ -51,27 +25,28 @@ template <class Real>
 void run(const generic::AttentionBackward<Real>& op) {
   const Factors<Real, 4> q(op.q, op.compute), k(op.k, op.compute), v(op.v, op.compute), dy(op.dy, op.compute);
   const i64 time = q.shape(1), heads = q.shape(2), head_size = q.shape(3), groups = k.shape(2);
-  const double scale = static_cast<double>(op.scale);
-  using Row = std::vector<double>;
-  const Row zeros(static_cast<size_t>(head_size));
+  const Wide<Real> scale = wide(op.scale);
+  const Sums<Real> zeros(static_cast<size_t>(head_size));
   parallel_dynamic(q.shape(0) * groups, [&](int, i64 index) {
     const i64 b = index / groups, g = index % groups;
-    std::vector<Row> dk(static_cast<size_t>(time), zeros), dv = dk;
+    std::vector<Sums<Real>> dk(static_cast<size_t>(time), zeros), dv = dk;
     for (i64 h = g * heads / groups; h < (g + 1) * heads / groups; ++h)
       for (i64 t = 0; t < time; ++t) {
-        // y_t = sum_u p_tu v_u  ->  dp_tu = dy_t . v_u    dv_u += p_tu dy_t    delta_t = sum_u p_tu dp_tu = dy_t . y_t
-        const double delta = dot(&op.dy(b, t, h, 0), &op.y(b, t, h, 0), head_size);
-        Row dq = zeros;
+        // y_t = sum_u p_tu v_u  ->  dp_tu = dy_t . v_u    dv_u = sum_t p_tu
+        // dy_t delta_t = sum_u p_tu dp_tu = dy_t . y_t
+        const Wide<Real> delta = dot(&op.dy(b, t, h, 0), &op.y(b, t, h, 0), head_size);
+        Sums<Real> dq = zeros;
         for (i64 u = 0; u < (op.causal ? t + 1 : time); ++u) {
-          const double s = scale * dot(&q(b, t, h, 0), &k(b, u, g, 0), head_size);
-          const double p = std::exp(s - static_cast<double>(op.lse(b, h, t)));
-          const double dp = dot(&dy(b, t, h, 0), &v(b, u, g, 0), head_size);
-          add_scaled(dv[static_cast<size_t>(u)], p, &dy(b, t, h, 0));
+          const Wide<Real> s = scale * dot(&q(b, t, h, 0), &k(b, u, g, 0), head_size);
+          const Wide<Real> p = exp(s - wide(op.lse(b, h, t)));
+          const Wide<Real> dp = dot(&dy(b, t, h, 0), &v(b, u, g, 0), head_size);
+          add_scaled(dv[static_cast<size_t>(u)], freely_rounded(p, op.compute), &dy(b, t, h, 0));
           // p_tu = exp(s_tu - lse_t)  ->  ds_tu = p_tu (dp_tu - delta_t)
-          const double ds = p * (dp - delta);
-          // s_tu = scale q_t . k_u  ->  dq_t += scale ds_tu k_u    dk_u += scale ds_tu q_t
-          add_scaled(dq, scale * ds, &k(b, u, g, 0));
-          add_scaled(dk[static_cast<size_t>(u)], scale * ds, &q(b, t, h, 0));
+          // s_tu = scale q_t . k_u    ->  dq_t = scale sum_u ds_tu k_u    dk_u
+          // = scale sum_t ds_tu q_t
+          const Wide<Real> ds = freely_rounded(scale * p * (dp - delta), op.compute);
+          add_scaled(dq, ds, &k(b, u, g, 0));
+          add_scaled(dk[static_cast<size_t>(u)], ds, &q(b, t, h, 0));
         }
         store(dq, &op.dq(b, t, h, 0));
       }
@@ -102,12 +77,12 @@ void run(const generic::CachedAttention<Real>& op) {
     const Factors<Real, 2> k(op.keys.slice(first, positions), op.compute);
     const Factors<Real, 2> v(op.values.slice(first, positions), op.compute);
     for (i64 t = 0; t < q.shape(0); ++t) {
-      // As Attention's forward: s_u = scale q_t . k_u  (u <= start + t)    p = softmax(s)    y_t = sum_u p_u v_u
-      std::vector<double> p(static_cast<size_t>(op.start + t + 1)), y(static_cast<size_t>(head_size));
-      for (size_t u = 0; u < p.size(); ++u)
-        p[u] = static_cast<double>(op.scale) * dot(&q(t, h, 0), &k(u, 0), head_size);
-      softmax(p);
-      for (size_t u = 0; u < p.size(); ++u) add_scaled(y, p[u], &v(u, 0));
+      // As Attention's forward: s_u = scale q_t . k_u  (u <= start + t)    p =
+      // softmax(s)    y_t = sum_u p_u v_u
+      Sums<Real> s(static_cast<size_t>(op.start + t + 1)), y(static_cast<size_t>(head_size));
+      for (size_t u = 0; u < s.size(); ++u) s[u] = wide(op.scale) * dot(&q(t, h, 0), &k(u, 0), head_size);
+      const Wide<Real> lse = log_sum_exp(s);
+      for (size_t u = 0; u < s.size(); ++u) add_scaled(y, freely_rounded(exp(s[u] - lse), op.compute), &v(u, 0));
       store(y, &op.y(t, h, 0));
     }
   });
@@ -115,11 +90,15 @@ void run(const generic::CachedAttention<Real>& op) {
 
 template void run(const generic::Attention<float>&);
 template void run(const generic::Attention<double>&);
+template void run(const generic::Attention<Bounded>&);
 template void run(const generic::AttentionBackward<float>&);
 template void run(const generic::AttentionBackward<double>&);
+template void run(const generic::AttentionBackward<Bounded>&);
 template void run(const generic::CacheAppend<float>&);
 template void run(const generic::CacheAppend<double>&);
+template void run(const generic::CacheAppend<Bounded>&);
 template void run(const generic::CachedAttention<float>&);
 template void run(const generic::CachedAttention<double>&);
+template void run(const generic::CachedAttention<Bounded>&);
 
 }  // namespace sparsam::reference

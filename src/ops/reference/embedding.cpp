@@ -1,3 +1,4 @@
+#include "ops/reference/bounded.h"
 #include "ops/reference/reference.h"
 
 namespace sparsam::reference {
@@ -18,7 +19,9 @@ void run(const generic::EmbeddingBackward<Real>& op) {
 
 template void run(const generic::Embedding<float>&);
 template void run(const generic::Embedding<double>&);
+template void run(const generic::Embedding<Bounded>&);
 template void run(const generic::EmbeddingBackward<float>&);
 template void run(const generic::EmbeddingBackward<double>&);
+template void run(const generic::EmbeddingBackward<Bounded>&);
 
 }  // namespace sparsam::reference

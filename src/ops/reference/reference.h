@@ -1,5 +1,5 @@
-// The reference backend: each operation in plain loops beside its formula, in float and in double. Double precision
-// proves the gradients by central differences.
+// The reference backend: each operation in plain loops beside its formula, sums in double. Real is float, double (which
+// proves the gradients by central differences) or Bounded (which gives the tolerance of a fast kernel: bounded.h).
 #pragma once
 
 #include "ops/ops.h"

@@ -1,0 +1,151 @@
+// The one description of a model. It is per layer, since levers make layers differ; a dropped half-layer is monostate.
+// Letters as in ops/ops.h.
+#pragma once
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/types.h"
+#include "formats/json.h"
+#include "ops/activation.h"
+#include "ops/rope.h"
+
+namespace sparsam {
+
+enum class NormKind : u8 { rms, layer };
+enum class Positions : u8 { rotary, learned, none };
+enum class Residual : u8 {
+  sequential,  // x + attention(norm x), then x + mlp(norm x)
+  parallel,    // x + attention(norm x) + mlp(norm' x)
+};
+
+// Causal softmax attention: H query heads read G key-value heads (G = H: multi-head, 1 < G < H: grouped, G = 1:
+// multi-query).
+struct SoftmaxAttention {
+  i64 heads = 0, kv_heads = 0, head_dim = 0;
+  bool qkv_bias = false, out_bias = false;
+  bool qk_norm = false;  // RMS norm with gain over each head of q and k, before the rotation (Qwen3)
+  bool operator==(const SoftmaxAttention&) const = default;
+};
+struct Mlp {  // down(f(up x))
+  i64 hidden = 0;
+  Function activation = Function::gelu_tanh;
+  bool bias = false;
+  bool operator==(const Mlp&) const = default;
+};
+struct GatedMlp {  // down(f(gate x) * up x)
+  i64 hidden = 0;
+  Function activation = Function::silu;
+  bool bias = false;
+  bool operator==(const GatedMlp&) const = default;
+};
+
+struct Layer {
+  std::variant<std::monostate, SoftmaxAttention> mixer;  // monostate: dropped
+  std::variant<std::monostate, Mlp, GatedMlp> mlp;       // monostate: dropped
+  bool operator==(const Layer&) const = default;
+};
+
+struct Norm {
+  NormKind kind = NormKind::rms;
+  bool gain = true, bias = false;
+  float eps = 1e-5f;
+  bool operator==(const Norm&) const = default;
+};
+struct Rotary {
+  float base = 10000;
+  i64 channels = 0;  // R: turned channels of each head; 0: all of them
+  Pairing pairing = Pairing::halves;
+  bool operator==(const Rotary&) const = default;
+};
+
+struct Config {
+  i64 vocab = 0, dim = 0;
+  i64 context = 0;  // positions trained for; learned positions: the size of the table
+  Norm norm;
+  Positions positions = Positions::rotary;
+  Rotary rotary;
+  Residual residual = Residual::sequential;
+  bool tied = true;  // the head is the token embedding
+  std::vector<Layer> layers;
+  bool operator==(const Config&) const = default;
+};
+
+// A model whose layers are all alike, in the few numbers that a person gives. Zero means: derived.
+struct Architecture {
+  i64 vocab = 0, context = 256, layers = 0, dim = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden = 0;
+  bool gated = true;
+  Function activation = Function::silu;
+  NormKind norm = NormKind::rms;
+  bool norm_gain = true, norm_bias = false;
+  float norm_eps = 1e-5f;
+  Positions positions = Positions::rotary;
+  float rope_base = 10000;
+  i64 rotary_channels = 0;
+  Pairing pairing = Pairing::halves;
+  Residual residual = Residual::sequential;
+  bool qkv_bias = false, out_bias = false, mlp_bias = false, qk_norm = false, tied = true;
+
+  // The only list of these fields: flags of `train`, help and manifests are made from it.
+  static void fields(auto&& f, auto&... a) {
+    f("vocab", "size of the vocabulary", a.vocab...);
+    f("context", "positions trained for, T", a.context...);
+    f("layers", "number of layers, L", a.layers...);
+    f("dim", "channels of the residual stream, C", a.dim...);
+    f("heads", "query heads, H", a.heads...);
+    f("kv-heads", "key-value heads, G (0: as many as query heads)", a.kv_heads...);
+    f("head-dim", "channels of a head, D (0: dim / heads)", a.head_dim...);
+    f("hidden", "hidden channels of the MLP, F (0: 4 dim, gated: 8/3 dim rounded up to 64)", a.hidden...);
+    f("gated", "gated MLP: down(f(gate x) * up x)", a.gated...);
+    f("activation", "activation function of the MLP", a.activation...);
+    f("norm", "kind of normalisation", a.norm...);
+    f("norm-gain", "norms have a gain", a.norm_gain...);
+    f("norm-bias", "norms have a bias (layer norm only)", a.norm_bias...);
+    f("norm-eps", "epsilon of the norms", a.norm_eps...);
+    f("positions", "how positions enter", a.positions...);
+    f("rope-base", "base of the rotary frequencies", a.rope_base...);
+    f("rotary-channels", "turned channels of each head (0: all)", a.rotary_channels...);
+    f("pairing", "which channels the rotation pairs", a.pairing...);
+    f("residual", "attention and MLP one after the other, or side by side", a.residual...);
+    f("qkv-bias", "biases of the query, key and value projections", a.qkv_bias...);
+    f("out-bias", "bias of the attention's output projection", a.out_bias...);
+    f("mlp-bias", "biases of the MLP", a.mlp_bias...);
+    f("qk-norm", "RMS norm of each head of q and k", a.qk_norm...);
+    f("tied", "the head is the token embedding", a.tied...);
+  }
+};
+
+// Checks every field against the others; a value that cannot be is an Error that names the field and `where`.
+void validate(const Config& config, const std::string& where);
+Config make_config(const Architecture& architecture);  // Error (usage) on values that do not fit together
+
+// Presets of `train`: nano 0.5 M, micro 3 M, mini 12 M, small 29 M, gpt2 124 M parameters (at their vocabulary).
+Architecture preset(std::string_view name);  // Error (usage) with the known names
+std::vector<std::string> preset_names();
+
+// Names of the closed lists, in the order of the enumerators; enum_from_name refuses others by name.
+template <class E>
+std::vector<std::string> enum_names();
+template <class E>
+E enum_from_name(std::string_view name, std::string_view where);
+template <class E>
+std::string enum_name(E value) {
+  return enum_names<E>()[static_cast<size_t>(value)];
+}
+
+// config.json as Hugging Face writes it. A description that Llama can express is written as LlamaForCausalLM; what it
+// cannot say goes under the key "sparsam". Unknown architectures, fields under "sparsam" and values are refused by
+// name.
+Json to_json(const Config& config);
+Config config_from_json(const Json& json, const std::string& where);
+
+// What a description costs.
+i64 parameter_count(const Config& config);
+i64 embedding_parameter_count(const Config& config);           // token and position tables, and the head when untied
+i64 cache_elements_per_token(const Config& config);            // keys and values of all layers that have attention
+double flops_per_token(const Config& config, double context);  // forward; training is three times this
+bool has_attention(const Layer& layer);
+bool has_mlp(const Layer& layer);
+
+}  // namespace sparsam

@@ -1,0 +1,51 @@
+// What every component of the forward and backward passes needs, and the two components that all others are made of:
+// the linear projection and the norm. Forward functions allocate their results in the arena; backward functions add
+// into dx.
+#pragma once
+
+#include "model/model.h"
+#include "ops/ops.h"
+#include "tensor/arena.h"
+
+namespace sparsam {
+
+// Cosines and sines of the rotary angles p base^(-2 i / R) of positions p and pairs i (ops/rope.h).
+class RotaryTables {
+ public:
+  RotaryTables() = default;
+  RotaryTables(const Rotary& rotary, i64 head_dim, i64 positions);
+  Out<float, 2> cosine, sine;  // (P, R/2)
+
+ private:
+  Buffer buffer_;
+};
+
+struct Execution {
+  Backend& backend;
+  Arena& arena;
+  Compute compute;
+  const Config& config;
+  const RotaryTables& rotary;
+  In<i32, 1> positions;   // (N) of each row
+  i64 sequences, length;  // B, T: N = B T rows
+};
+
+struct NormActivations {
+  Out<float, 2> y;        // (N, C)
+  Out<float, 1> mean, r;  // (N)  mean: layer norm only
+};
+NormActivations norm_forward(const Execution& e, const NormParams<Matrix>& w, In<float, 2> x);
+void norm_backward(const Execution& e, const NormParams<Matrix>& w, const NormParams<Out<float, 2>>& dw,
+                   const NormActivations& kept, In<float, 2> x, In<float, 2> dy, Sum<float, 2> dx);
+
+Out<float, 2> linear_forward(const Execution& e, const LinearParams<Matrix>& w, In<float, 2> x);
+void linear_backward(const Execution& e, const LinearParams<Matrix>& w, const LinearParams<Out<float, 2>>& dw,
+                     In<float, 2> x, In<float, 2> dy, Sum<float, 2> dx);
+
+// A gradient that is a vector, stored as (1, n); empty when absent.
+inline Sum<float, 1> vector_sum(const Out<float, 2>& gradient) {
+  if (gradient.empty()) return {};
+  return Sum<float, 1>(gradient.as(gradient.size()));
+}
+
+}  // namespace sparsam

@@ -1,0 +1,26 @@
+// The MLP sublayer, plain or gated.
+//   n = norm(x)   plain: h = f(n Wup^T)     gated: h = f(n Wgate^T) * (n Wup^T)     branch = h Wdown^T
+#pragma once
+
+#include "model/execution.h"
+
+namespace sparsam {
+
+struct MlpActivations {
+  NormActivations norm;
+  Out<float, 2> gate, up, h;  // (N, F)  gate: gated only
+};
+
+// Return the branch (N, C), to be added to x.
+Out<float, 2> mlp_forward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,
+                          MlpActivations& kept);
+Out<float, 2> mlp_forward(const Execution& e, const GatedMlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,
+                          MlpActivations& kept);
+// dx += the gradient through the branch, given dbranch (N, C); weight gradients are summed into dw.
+void mlp_backward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w, const MlpParams<Out<float, 2>>& dw,
+                  const MlpActivations& kept, In<float, 2> x, In<float, 2> dbranch, Sum<float, 2> dx);
+void mlp_backward(const Execution& e, const GatedMlp& mlp, const MlpParams<Matrix>& w,
+                  const MlpParams<Out<float, 2>>& dw, const MlpActivations& kept, In<float, 2> x, In<float, 2> dbranch,
+                  Sum<float, 2> dx);
+
+}  // namespace sparsam

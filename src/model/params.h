@@ -1,0 +1,125 @@
+// The parameters of a model, as one struct template: T is a stored weight, a gradient, a moment, a shape, a file entry.
+// visit() walks any number of them in step and is the only list of the names, which are those that Hugging Face gives a
+// Llama model, so that files need no translation. An absent tensor is an empty T.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "tensor/matrix.h"
+
+namespace sparsam {
+
+template <class T>
+struct NormParams {
+  T gain, bias;  // (C)
+  static void visit(const std::string& at, auto&& f, auto&... p) {
+    f(at + ".weight", p.gain...), f(at + ".bias", p.bias...);
+  }
+};
+
+template <class T>
+struct LinearParams {
+  T weight, bias;  // (out, in), (out)
+  static void visit(const std::string& at, auto&& f, auto&... p) {
+    f(at + ".weight", p.weight...), f(at + ".bias", p.bias...);
+  }
+};
+
+template <class T>
+struct AttentionParams {
+  NormParams<T> norm;
+  LinearParams<T> q, k, v, o;    // (H D, C), (G D, C), (G D, C), (C, H D)
+  NormParams<T> q_norm, k_norm;  // (D)
+  static void visit(const std::string& at, auto&& f, auto&... p) {
+    NormParams<T>::visit(at + "input_layernorm", f, p.norm...);
+    LinearParams<T>::visit(at + "self_attn.q_proj", f, p.q...);
+    LinearParams<T>::visit(at + "self_attn.k_proj", f, p.k...);
+    LinearParams<T>::visit(at + "self_attn.v_proj", f, p.v...);
+    LinearParams<T>::visit(at + "self_attn.o_proj", f, p.o...);
+    NormParams<T>::visit(at + "self_attn.q_norm", f, p.q_norm...);
+    NormParams<T>::visit(at + "self_attn.k_norm", f, p.k_norm...);
+  }
+};
+
+template <class T>
+struct MlpParams {
+  NormParams<T> norm;
+  LinearParams<T> gate, up, down;  // (F, C), (F, C), (C, F); gate only in a gated MLP
+  static void visit(const std::string& at, auto&& f, auto&... p) {
+    NormParams<T>::visit(at + "post_attention_layernorm", f, p.norm...);
+    LinearParams<T>::visit(at + "mlp.gate_proj", f, p.gate...);
+    LinearParams<T>::visit(at + "mlp.up_proj", f, p.up...);
+    LinearParams<T>::visit(at + "mlp.down_proj", f, p.down...);
+  }
+};
+
+template <class T>
+struct LayerParams {
+  AttentionParams<T> attention;
+  MlpParams<T> mlp;
+  static void visit(const std::string& at, auto&& f, auto&... p) {
+    AttentionParams<T>::visit(at, f, p.attention...);
+    MlpParams<T>::visit(at, f, p.mlp...);
+  }
+};
+
+template <class T>
+struct Params {
+  T token_embedding;     // (V, C)
+  T position_embedding;  // (context, C)  learned positions only
+  std::vector<LayerParams<T>> layers;
+  NormParams<T> final_norm;
+  T head;  // (V, C)  untied only
+
+  static void visit(auto&& f, auto&... p) {
+    f("model.embed_tokens.weight", p.token_embedding...);
+    f("model.embed_positions.weight", p.position_embedding...);
+    const size_t layers = std::get<0>(std::tie(p...)).layers.size();
+    for (size_t i = 0; i < layers; ++i) LayerParams<T>::visit(fmt::format("model.layers.{}.", i), f, p.layers[i]...);
+    NormParams<T>::visit("model.norm", f, p.final_norm...);
+    f("lm_head.weight", p.head...);
+  }
+};
+
+// Shape and initialisation of one parameter. A vector has rows = 1 and is stored with one axis.
+struct ParameterSpec {
+  enum class Init : u8 { zeros, ones, normal };
+  i64 rows = 0, cols = 0;
+  bool is_vector = false;
+  Init init = Init::normal;
+  float deviation = 0;  // of normal
+
+  bool present() const { return rows > 0; }
+  i64 size() const { return rows * cols; }
+};
+
+// Which parameters a description has, and their shapes: the single place that decides.
+Params<ParameterSpec> parameter_specs(const Config& config);
+
+// A Params of another kind with the same layers, each T empty.
+template <class T>
+Params<T> empty_params(const Config& config) {
+  Params<T> params;
+  params.layers.resize(config.layers.size());
+  return params;
+}
+
+namespace detail {
+template <class F>
+struct PresentOnly {
+  F& f;
+  void operator()(const std::string& name, const ParameterSpec& spec, auto&... p) const {
+    if (spec.present()) f(name, spec, p...);
+  }
+};
+}  // namespace detail
+
+// Calls f(name, spec, p...) for every parameter that is present; the p may be of different kinds.
+void for_each_parameter(const Params<ParameterSpec>& specs, auto&& f, auto&... p) {
+  detail::PresentOnly<std::remove_reference_t<decltype(f)>> present{f};
+  Params<ParameterSpec>::visit(present, specs, p...);
+}
+
+}  // namespace sparsam

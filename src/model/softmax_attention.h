@@ -1,0 +1,33 @@
+// The softmax attention sublayer: norm, projections, optional q/k norm, rotation, attention, output projection.
+//   n = norm(x)   q, k, v = n Wq^T, n Wk^T, n Wv^T   [q, k = rms(q), rms(k)]   [q, k = rope(q), rope(k)]
+//   a = attention(q, k, v)                           branch = a Wo^T
+#pragma once
+
+#include "model/execution.h"
+
+namespace sparsam {
+
+// One layer's keys and values of a session: (G capacity, D) as ops/attention.h stores them.
+struct LayerCache {
+  MutableMatrix keys, values;
+};
+
+struct AttentionActivations {
+  NormActivations norm;
+  Out<float, 2> q_raw, k_raw;  // (N, H D), (N, G D)  before the q/k norm, where there is one
+  Out<float, 1> q_r, k_r;      // (N H), (N G)        of the q/k norm
+  Out<float, 2> q, k, v;       // (N, H D), (N, G D), (N, G D)  as attention reads them
+  Out<float, 2> a;             // (N, H D)
+  Out<float, 3> lse;           // (B, H, T)
+};
+
+// Returns the branch (N, C), to be added to x. With a cache, the rows are `length` new positions of one sequence from
+// `start` on, appended to it; without, whole sequences.
+Out<float, 2> attention_forward(const Execution& e, const SoftmaxAttention& attention, const AttentionParams<Matrix>& w,
+                                In<float, 2> x, AttentionActivations& kept, const LayerCache* cache, i64 start);
+// dx += the gradient through the branch, given dbranch (N, C); weight gradients are summed into dw.
+void attention_backward(const Execution& e, const SoftmaxAttention& attention, const AttentionParams<Matrix>& w,
+                        const AttentionParams<Out<float, 2>>& dw, const AttentionActivations& kept, In<float, 2> x,
+                        In<float, 2> dbranch, Sum<float, 2> dx);
+
+}  // namespace sparsam
