@@ -39,8 +39,7 @@ W derivative(Function function, W x) {
       return x < 0.0 ? 0.0 : 2.0 * x;
     case Function::gelu:  // x Phi(x)  ->  Phi(x) + x phi(x)
       return 0.5 * (1.0 + erf(sqrt_half * x)) + x * (0.5 * sqrt_2_over_pi) * exp(-0.5 * x * x);
-    case Function::gelu_tanh: {  // x/2 (1 + t), t = tanh(z)  ->  (1 + t)/2 + x/2
-                                 // (1 - t^2) z'
+    case Function::gelu_tanh: {  // x/2 (1 + t), t = tanh(z)  ->  (1 + t)/2 + x/2 (1 - t^2) z'
       const W t = tanh(sqrt_2_over_pi * (x + 0.044715 * x * x * x));
       return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * (sqrt_2_over_pi * (1.0 + 0.134145 * x * x));
     }

@@ -32,8 +32,8 @@ void run(const generic::AttentionBackward<Real>& op) {
     std::vector<Sums<Real>> dk(static_cast<size_t>(time), zeros), dv = dk;
     for (i64 h = g * heads / groups; h < (g + 1) * heads / groups; ++h)
       for (i64 t = 0; t < time; ++t) {
-        // y_t = sum_u p_tu v_u  ->  dp_tu = dy_t . v_u    dv_u = sum_t p_tu
-        // dy_t delta_t = sum_u p_tu dp_tu = dy_t . y_t
+        // y_t = sum_u p_tu v_u  ->  dp_tu = dy_t . v_u    dv_u = sum_t p_tu dy_t
+        // delta_t = sum_u p_tu dp_tu = dy_t . y_t
         const Wide<Real> delta = dot(&op.dy(b, t, h, 0), &op.y(b, t, h, 0), head_size);
         Sums<Real> dq = zeros;
         for (i64 u = 0; u < (op.causal ? t + 1 : time); ++u) {
@@ -42,8 +42,7 @@ void run(const generic::AttentionBackward<Real>& op) {
           const Wide<Real> dp = dot(&dy(b, t, h, 0), &v(b, u, g, 0), head_size);
           add_scaled(dv[static_cast<size_t>(u)], freely_rounded(p, op.compute), &dy(b, t, h, 0));
           // p_tu = exp(s_tu - lse_t)  ->  ds_tu = p_tu (dp_tu - delta_t)
-          // s_tu = scale q_t . k_u    ->  dq_t = scale sum_u ds_tu k_u    dk_u
-          // = scale sum_t ds_tu q_t
+          // s_tu = scale q_t . k_u    ->  dq_t = scale sum_u ds_tu k_u    dk_u = scale sum_t ds_tu q_t
           const Wide<Real> ds = freely_rounded(scale * p * (dp - delta), op.compute);
           add_scaled(dq, ds, &k(b, u, g, 0));
           add_scaled(dk[static_cast<size_t>(u)], ds, &q(b, t, h, 0));
@@ -77,8 +76,8 @@ void run(const generic::CachedAttention<Real>& op) {
     const Factors<Real, 2> k(op.keys.slice(first, positions), op.compute);
     const Factors<Real, 2> v(op.values.slice(first, positions), op.compute);
     for (i64 t = 0; t < q.shape(0); ++t) {
-      // As Attention's forward: s_u = scale q_t . k_u  (u <= start + t)    p =
-      // softmax(s)    y_t = sum_u p_u v_u
+      // As Attention's forward: s_u = scale q_t . k_u  (u <= start + t)    p = softmax(s)
+      // y_t = sum_u p_u v_u
       Sums<Real> s(static_cast<size_t>(op.start + t + 1)), y(static_cast<size_t>(head_size));
       for (size_t u = 0; u < s.size(); ++u) s[u] = wide(op.scale) * dot(&q(t, h, 0), &k(u, 0), head_size);
       const Wide<Real> lse = log_sum_exp(s);

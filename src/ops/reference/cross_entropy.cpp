@@ -49,8 +49,7 @@ void run(const generic::LinearCrossEntropyBackward<Real>& op) {
           const Wide<Real> lse = log_sum_exp(z);
           const size_t target = static_cast<size_t>(op.targets[n]);
           op.loss[n] = static_cast<Real>(lse - z[target]);
-          // loss_n = log sum_v exp(z_nv) - z_n,target  ->  dz_nv = scale
-          // (softmax(z_n)_v - [v = target])
+          // loss_n = log sum_v exp(z_nv) - z_n,target  ->  dz_nv = scale (softmax(z_n)_v - [v = target])
           for (size_t v = 0; v < z.size(); ++v)
             z[v] = freely_rounded(wide(op.scale) * (exp(z[v] - lse) - (v == target ? 1.0 : 0.0)), op.compute);
           // z_n = x_n head^T  ->  dx_n = dz_n head

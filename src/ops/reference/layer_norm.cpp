@@ -32,7 +32,7 @@ void run(const generic::LayerNormBackward<Real>& op) {
   Sums<Real> dgain(static_cast<size_t>(channels)), dbias = dgain, dn = dgain, normed = dgain;
   for (i64 n = 0; n < rows; ++n) {
     const Wide<Real> mean = wide(op.mean[n]), r = wide(op.r[n]);
-    // y = n g + b  ->  dg += sum_rows dy n          db += sum_rows dy dn = dy g
+    // y = n g + b  ->  dg += sum_rows dy n          db += sum_rows dy          dn = dy g
     Wide<Real> mean_dn = 0, mean_dn_n = 0;
     for (i64 c = 0; c < channels; ++c) {
       const size_t i = static_cast<size_t>(c);
@@ -44,8 +44,7 @@ void run(const generic::LayerNormBackward<Real>& op) {
       mean_dn += dn[i] / count;
       mean_dn_n += dn[i] * normed[i] / count;
     }
-    // n = (x - m) r, with m and r functions of x  ->  dx += r (dn - mean(dn) -
-    // n mean(dn n))
+    // n = (x - m) r, with m and r functions of x  ->  dx += r (dn - mean(dn) - n mean(dn n))
     for (i64 c = 0; c < channels; ++c) {
       const size_t i = static_cast<size_t>(c);
       op.dx(n, c) += static_cast<Real>(r * (dn[i] - mean_dn - normed[i] * mean_dn_n));

@@ -36,8 +36,7 @@ void run(const generic::MatmulBackwardWeight<Real>& op) {
   const i64 rows = op.x.shape(0);
   parallel_ranges(op.dw.shape(0), 1, [&](int, i64 begin, i64 end) {
     for (i64 o = begin; o < end; ++o) {
-      // y = x w^T + b  ->  dw += dy^T x          db += sum_rows dy (no product:
-      // dy as it is)
+      // y = x w^T + b  ->  dw += dy^T x          db += sum_rows dy (no product: dy as it is)
       Sums<Real> dw(static_cast<size_t>(op.x.shape(1))), dbias(1);
       for (i64 n = 0; n < rows; ++n) {
         add_scaled(dw, wide(dy(n, o)), x[n].data());

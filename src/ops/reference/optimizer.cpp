@@ -20,8 +20,7 @@ void run(const generic::AdamW<Real>& op) {
     const Wide<Real> v = b2 * wide(op.v[i]) + (1.0 - b2) * g * g;
     op.m[i] = static_cast<Real>(m);
     op.v[i] = static_cast<Real>(v);
-    // w = w - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + weight_decay
-    // w)
+    // w = w - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + weight_decay w)
     const Wide<Real> w = wide(op.w[i]), step = m / (1.0 - pow(b1, t)) / (sqrt(v / (1.0 - pow(b2, t))) + eps);
     op.w[i] = static_cast<Real>(w - lr * (step + weight_decay * w));
   }

@@ -25,8 +25,7 @@ void run(const generic::RmsNormBackward<Real>& op) {
   Sums<Real> dgain(static_cast<size_t>(channels)), dn = dgain;
   for (i64 n = 0; n < rows; ++n) {
     const Wide<Real> r = wide(op.r[n]);
-    // y = x r g  ->  dg += sum_rows dy x r          dn = dy g: the gradient of
-    // x r
+    // y = x r g  ->  dg += sum_rows dy x r          dn = dy g: the gradient of x r
     Wide<Real> mean = 0;  // mean(dy g x)
     for (i64 c = 0; c < channels; ++c) {
       const size_t i = static_cast<size_t>(c);

@@ -11,8 +11,7 @@ void run(const generic::Rope<Real>& op) {
     for (i64 h = 0; h < op.x.shape(1); ++h) {
       const In<Real, 1> x = op.x[n][h];
       const Out<Real, 1> y = op.y[n][h];
-      // (y_a, y_b) = (x_a cos - x_b sin, x_a sin + x_b cos); backward: the
-      // rotation's inverse, its transpose
+      // (y_a, y_b) = (x_a cos - x_b sin, x_a sin + x_b cos); backward: the inverse, which is the transpose
       for (i64 i = 0; i < pairs; ++i) {
         const i64 a = halves ? i : 2 * i, b = halves ? i + pairs : 2 * i + 1;
         const Real cosine = op.cosine(op.positions[n], i);
