@@ -1,0 +1,169 @@
+"""An independent implementation of the models that sparsam describes, in PyTorch (Debian's python3-torch 1.13).
+
+It reads and writes the same directories (config.json, model.safetensors) with code of its own and shares nothing with the
+C++ sources: tests compare the two. Used by write_goldens.py and torch_train.py.
+"""
+import json
+import math
+import os
+import struct
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+NUMPY = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "F64": np.float64}
+
+
+def read_safetensors(path):
+    with open(path, "rb") as file:
+        data = file.read()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        raw = data[8 + length + begin : 8 + length + end]
+        if entry["dtype"] == "BF16":
+            wide = np.frombuffer(raw, np.uint16).astype(np.uint32) << 16
+            array = wide.view(np.float32)
+        else:
+            array = np.frombuffer(raw, NUMPY[entry["dtype"]])
+        tensors[name] = torch.from_numpy(array.reshape(entry["shape"]).copy())
+    return tensors
+
+
+def write_safetensors(path, tensors):
+    header, offset, parts = {"__metadata__": {"format": "pt"}}, 0, []
+    kinds = {torch.float32: "F32", torch.int32: "I32", torch.float64: "F64"}
+    for name, tensor in tensors.items():
+        raw = tensor.detach().contiguous().numpy().tobytes()
+        header[name] = {"dtype": kinds[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, offset + len(raw)]}
+        offset += len(raw)
+        parts.append(raw)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + b"".join(parts))
+
+
+def describe(config):
+    """config.json -> the per-layer description, also for a Llama configuration."""
+    if "sparsam" in config:
+        return config["sparsam"]
+    assert config["model_type"] == "llama", config["model_type"]
+    heads = config["num_attention_heads"]
+    attention = dict(heads=heads, kv_heads=config.get("num_key_value_heads", heads),
+                     head_dim=config.get("head_dim", config["hidden_size"] // heads),
+                     qkv_bias=config.get("attention_bias", False), out_bias=config.get("attention_bias", False), qk_norm=False)
+    mlp = dict(gated=True, hidden=config["intermediate_size"], activation=config["hidden_act"], bias=config.get("mlp_bias", False))
+    return dict(norm=dict(kind="rms", gain=True, bias=False, eps=config["rms_norm_eps"]), positions="rotary",
+                rotary=dict(base=config["rope_theta"], channels=0, pairing="halves"), residual="sequential",
+                layers=[dict(attention=attention, mlp=mlp)] * config["num_hidden_layers"])
+
+
+ACTIVATIONS = {
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+class TorchModel(torch.nn.Module):
+    def __init__(self, config, weights):
+        super().__init__()
+        self.config, self.d = config, describe(config)
+        self.w = torch.nn.ParameterDict({name.replace(".", "/"): torch.nn.Parameter(t) for name, t in weights.items()})
+
+    def get(self, name):
+        key = name.replace(".", "/")
+        return self.w[key] if key in self.w else None
+
+    def named(self):
+        return {name.replace("/", "."): parameter for name, parameter in self.w.items()}
+
+    def norm(self, at, x):
+        n, gain, bias = self.d["norm"], self.get(at + ".weight"), self.get(at + ".bias")
+        if n["kind"] == "layer":
+            return F.layer_norm(x, (x.shape[-1],), gain, bias, n["eps"])
+        return self.rms(x, gain, n["eps"])
+
+    @staticmethod
+    def rms(x, gain, eps):
+        y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+        return y if gain is None else y * gain
+
+    def linear(self, at, x):
+        return F.linear(x, self.get(at + ".weight"), self.get(at + ".bias"))
+
+    def rope(self, x):  # (B, T, H, D)
+        r = self.d["rotary"]
+        channels = r["channels"] or x.shape[-1]
+        frequency = r["base"] ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
+        angle = torch.arange(x.shape[1], dtype=torch.float64)[:, None] * frequency[None]
+        cos, sin = angle.cos().to(x.dtype)[None, :, None], angle.sin().to(x.dtype)[None, :, None]
+        turned, rest = x[..., :channels], x[..., channels:]
+        if r["pairing"] == "halves":
+            a, b = turned.chunk(2, -1)
+            turned = torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+        else:
+            a, b = turned[..., 0::2], turned[..., 1::2]
+            turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
+        return torch.cat([turned, rest], -1)
+
+    def attention(self, at, a, x):
+        B, T, _ = x.shape
+        q = self.linear(at + "self_attn.q_proj", x).view(B, T, a["heads"], a["head_dim"])
+        k = self.linear(at + "self_attn.k_proj", x).view(B, T, a["kv_heads"], a["head_dim"])
+        v = self.linear(at + "self_attn.v_proj", x).view(B, T, a["kv_heads"], a["head_dim"])
+        if a["qk_norm"]:
+            eps = self.d["norm"]["eps"]
+            q = self.rms(q, self.get(at + "self_attn.q_norm.weight"), eps)
+            k = self.rms(k, self.get(at + "self_attn.k_norm.weight"), eps)
+        if self.d["positions"] == "rotary":
+            q, k = self.rope(q), self.rope(k)
+        repeat = a["heads"] // a["kv_heads"]
+        k, v = k.repeat_interleave(repeat, 2), v.repeat_interleave(repeat, 2)
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        scores = q @ k.transpose(-1, -2) / math.sqrt(a["head_dim"])
+        mask = torch.ones(T, T, dtype=torch.bool).tril()
+        p = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+        return self.linear(at + "self_attn.o_proj", (p @ v).transpose(1, 2).reshape(B, T, -1))
+
+    def mlp(self, at, m, x):
+        f = ACTIVATIONS[m["activation"]]
+        up = self.linear(at + "mlp.up_proj", x)
+        h = f(self.linear(at + "mlp.gate_proj", x)) * up if m["gated"] else f(up)
+        return self.linear(at + "mlp.down_proj", h)
+
+    def forward(self, tokens):  # (B, T) -> logits (B, T, V)
+        x = F.embedding(tokens, self.get("model.embed_tokens.weight"))
+        if self.d["positions"] == "learned":
+            x = x + self.get("model.embed_positions.weight")[: tokens.shape[1]]
+        for i, layer in enumerate(self.d["layers"]):
+            at, block = f"model.layers.{i}.", x
+            if layer["attention"]:
+                x = x + self.attention(at, layer["attention"], self.norm(at + "input_layernorm", x))
+            if layer["mlp"]:
+                source = block if self.d["residual"] == "parallel" else x
+                x = x + self.mlp(at, layer["mlp"], self.norm(at + "post_attention_layernorm", source))
+        x = self.norm("model.norm", x)
+        head = self.get("lm_head.weight")
+        return F.linear(x, self.get("model.embed_tokens.weight") if head is None else head)
+
+    def optimizer(self, lr, betas, eps, decay):
+        """AdamW with decoupled decay on matrices only."""
+        groups = [dict(params=[p for p in self.w.values() if p.dim() > 1], weight_decay=decay),
+                  dict(params=[p for p in self.w.values() if p.dim() == 1], weight_decay=0.0)]
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
+
+
+def load(directory):
+    with open(os.path.join(directory, "config.json")) as file:
+        config = json.load(file)
+    return TorchModel(config, read_safetensors(os.path.join(directory, "model.safetensors")))

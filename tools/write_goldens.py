@@ -1,0 +1,139 @@
+#!/usr/bin/python3
+"""Writes tests/data/golden/: tiny random models with what PyTorch computes for them.
+
+Each case holds config.json, model.safetensors (f32) and golden.safetensors with tokens (B, T + 1), logits (B, T, V) of
+the first T tokens, the gradient of the mean loss for every parameter, and the losses before each of ten AdamW steps on
+that one batch (lr 1e-2, betas 0.9 / 0.95, eps 1e-8, decay 0.1 on matrices, gradient norm clipped to 1). Gradients and
+logits are computed in double precision and stored as f32.
+
+    /usr/bin/python3 tools/write_goldens.py
+"""
+import json
+import os
+
+import torch
+import torch.nn.functional as F
+
+from torch_model import TorchModel, write_safetensors
+
+B, T, V, C = 2, 24, 61, 32
+OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "golden")
+
+
+def attention(**other):
+    return dict(heads=4, kv_heads=4, head_dim=8, qkv_bias=False, out_bias=False, qk_norm=False) | other
+
+
+def gated(**other):
+    return dict(gated=True, hidden=48, activation="silu", bias=False) | other
+
+
+def plain(**other):
+    return dict(gated=False, hidden=64, activation="gelu_tanh", bias=False) | other
+
+
+def config(layers, tied=True, norm=None, positions="rotary", rotary=None, residual="sequential"):
+    return dict(architectures=["SparsamForCausalLM"], model_type="sparsam", vocab_size=V, hidden_size=C,
+                max_position_embeddings=T, num_hidden_layers=len(layers), tie_word_embeddings=tied,
+                sparsam=dict(version=1, norm=norm or dict(kind="rms", gain=True, bias=False, eps=1e-5), positions=positions,
+                             rotary=rotary or dict(base=10000.0, channels=0, pairing="halves"), residual=residual,
+                             layers=[dict(attention=a, mlp=m) for a, m in layers]))
+
+
+LLAMA = dict(architectures=["LlamaForCausalLM"], model_type="llama", vocab_size=V, hidden_size=C, max_position_embeddings=T,
+             num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8, intermediate_size=48,
+             hidden_act="silu", rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=False, attention_bias=False,
+             mlp_bias=False)
+CASES = {
+    "llama_gqa": LLAMA,
+    "gpt2": config([(attention(qkv_bias=True, out_bias=True), plain(bias=True))] * 2,
+                   norm=dict(kind="layer", gain=True, bias=True, eps=1e-5), positions="learned"),
+    "neox": config([(attention(qkv_bias=True, out_bias=True), plain(activation="gelu", bias=True))] * 2, tied=False,
+                   norm=dict(kind="layer", gain=True, bias=True, eps=1e-5), residual="parallel",
+                   rotary=dict(base=10000.0, channels=4, pairing="halves")),
+    "dropped": config([(attention(kv_heads=1, qk_norm=True), gated(activation="relu2")), (None, gated(activation="relu")),
+                       (attention(kv_heads=1), None)], rotary=dict(base=500.0, channels=0, pairing="interleaved")),
+    "no_positions": config([(attention(), plain(activation="relu"))] * 2, positions="none",
+                           norm=dict(kind="layer", gain=False, bias=False, eps=1e-5)),
+}
+
+
+def shapes(cfg):
+    """Every parameter's shape, from the description."""
+    from torch_model import describe
+    d = describe(cfg)
+    yield "model.embed_tokens.weight", (V, C)
+    if d["positions"] == "learned":
+        yield "model.embed_positions.weight", (T, C)
+
+    def norm(at):
+        if d["norm"]["gain"]:
+            yield at + ".weight", (C,)
+        if d["norm"]["bias"]:
+            yield at + ".bias", (C,)
+
+    def linear(at, out, inp, bias):
+        yield at + ".weight", (out, inp)
+        if bias:
+            yield at + ".bias", (out,)
+
+    for i, layer in enumerate(d["layers"]):
+        at, a, m = f"model.layers.{i}.", layer["attention"], layer["mlp"]
+        if a:
+            q, k = a["heads"] * a["head_dim"], a["kv_heads"] * a["head_dim"]
+            yield from norm(at + "input_layernorm")
+            for name, out in (("q", q), ("k", k), ("v", k)):
+                yield from linear(at + f"self_attn.{name}_proj", out, C, a["qkv_bias"])
+            yield from linear(at + "self_attn.o_proj", C, q, a["out_bias"])
+            if a["qk_norm"]:
+                yield at + "self_attn.q_norm.weight", (a["head_dim"],)
+                yield at + "self_attn.k_norm.weight", (a["head_dim"],)
+        if m:
+            yield from norm(at + "post_attention_layernorm")
+            if m["gated"]:
+                yield from linear(at + "mlp.gate_proj", m["hidden"], C, m["bias"])
+            yield from linear(at + "mlp.up_proj", m["hidden"], C, m["bias"])
+            yield from linear(at + "mlp.down_proj", C, m["hidden"], m["bias"])
+    yield from norm("model.norm")
+    if not cfg["tie_word_embeddings"]:
+        yield "lm_head.weight", (V, C)
+
+
+def main():
+    for seed, (name, cfg) in enumerate(CASES.items()):
+        torch.manual_seed(seed)
+        weights = {}
+        for key, shape in shapes(cfg):
+            weights[key] = torch.randn(shape) * 0.25 if len(shape) > 1 else torch.randn(shape) * 0.2 + ("norm" in key and key.endswith("weight"))
+        tokens = torch.randint(0, V, (B, T + 1))
+        inputs, targets = tokens[:, :-1], tokens[:, 1:].reshape(-1)
+
+        model = TorchModel(cfg, {k: w.clone().double() for k, w in weights.items()})
+        logits = model(inputs)
+        F.cross_entropy(logits.view(-1, V), targets).backward()
+        golden = {"tokens": tokens.to(torch.int32), "logits": logits.detach().float()}
+        golden |= {"gradient." + k: p.grad.float() for k, p in model.named().items()}
+
+        trained = TorchModel(cfg, {k: w.clone().double() for k, w in weights.items()})
+        optimizer, losses = trained.optimizer(1e-2, (0.9, 0.95), 1e-8, 0.1), []
+        for _ in range(10):
+            loss = F.cross_entropy(trained(inputs).view(-1, V), targets)
+            losses.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+            optimizer.step()
+        golden["losses"] = torch.tensor(losses)
+
+        directory = os.path.join(OUT, name)
+        os.makedirs(directory, exist_ok=True)
+        with open(os.path.join(directory, "config.json"), "w") as file:
+            json.dump(cfg, file, indent=1)
+            file.write("\n")
+        write_safetensors(os.path.join(directory, "model.safetensors"), weights)
+        write_safetensors(os.path.join(directory, "golden.safetensors"), golden)
+        print(f"{name:14} losses {losses[0]:.4f} -> {losses[-1]:.4f}")
+
+
+if __name__ == "__main__":
+    main()
