@@ -1,0 +1,15 @@
+// The instruction sets that the kernels of this folder are compiled for.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace sparsam::cpu {
+
+// Those that this processor has, best first: "AVX3_DL", "AVX3", "AVX2", ... Kernels use the first.
+std::vector<std::string> targets();
+// From now on kernels use `target`, one of targets(); empty: the best again. For tests and measurements.
+void restrict_to(std::string_view target);
+
+}  // namespace sparsam::cpu
