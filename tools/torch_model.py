@@ -64,6 +64,46 @@ def describe(config):
                 layers=[dict(attention=attention, mlp=mlp)] * config["num_hidden_layers"])
 
 
+def shapes(cfg):
+    """Every parameter's shape, from the description."""
+    d, V, C = describe(cfg), cfg["vocab_size"], cfg["hidden_size"]
+    yield "model.embed_tokens.weight", (V, C)
+    if d["positions"] == "learned":
+        yield "model.embed_positions.weight", (cfg["max_position_embeddings"], C)
+
+    def norm(at):
+        if d["norm"]["gain"]:
+            yield at + ".weight", (C,)
+        if d["norm"]["bias"]:
+            yield at + ".bias", (C,)
+
+    def linear(at, out, inp, bias):
+        yield at + ".weight", (out, inp)
+        if bias:
+            yield at + ".bias", (out,)
+
+    for i, layer in enumerate(d["layers"]):
+        at, a, m = f"model.layers.{i}.", layer["attention"], layer["mlp"]
+        if a:
+            q, k = a["heads"] * a["head_dim"], a["kv_heads"] * a["head_dim"]
+            yield from norm(at + "input_layernorm")
+            for name, out in (("q", q), ("k", k), ("v", k)):
+                yield from linear(at + f"self_attn.{name}_proj", out, C, a["qkv_bias"])
+            yield from linear(at + "self_attn.o_proj", C, q, a["out_bias"])
+            if a["qk_norm"]:
+                yield at + "self_attn.q_norm.weight", (a["head_dim"],)
+                yield at + "self_attn.k_norm.weight", (a["head_dim"],)
+        if m:
+            yield from norm(at + "post_attention_layernorm")
+            if m["gated"]:
+                yield from linear(at + "mlp.gate_proj", m["hidden"], C, m["bias"])
+            yield from linear(at + "mlp.up_proj", m["hidden"], C, m["bias"])
+            yield from linear(at + "mlp.down_proj", C, m["hidden"], m["bias"])
+    yield from norm("model.norm")
+    if not cfg["tie_word_embeddings"]:
+        yield "lm_head.weight", (V, C)
+
+
 ACTIVATIONS = {
     "relu": F.relu,
     "relu2": lambda x: F.relu(x).square(),
@@ -77,7 +117,7 @@ ACTIVATIONS = {
 class TorchModel(torch.nn.Module):
     def __init__(self, config, weights):
         super().__init__()
-        self.config, self.d = config, describe(config)
+        self.config, self.d, self.tables = config, describe(config), {}
         self.w = torch.nn.ParameterDict({name.replace(".", "/"): torch.nn.Parameter(t) for name, t in weights.items()})
 
     def get(self, name):
@@ -104,9 +144,12 @@ class TorchModel(torch.nn.Module):
     def rope(self, x):  # (B, T, H, D)
         r = self.d["rotary"]
         channels = r["channels"] or x.shape[-1]
-        frequency = r["base"] ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
-        angle = torch.arange(x.shape[1], dtype=torch.float64)[:, None] * frequency[None]
-        cos, sin = angle.cos().to(x.dtype)[None, :, None], angle.sin().to(x.dtype)[None, :, None]
+        key = (channels, x.shape[1], x.dtype)
+        if key not in self.tables:
+            frequency = r["base"] ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
+            angle = torch.arange(x.shape[1], dtype=torch.float64)[:, None] * frequency[None]
+            self.tables[key] = angle.cos().to(x.dtype)[None, :, None], angle.sin().to(x.dtype)[None, :, None]
+        cos, sin = self.tables[key]
         turned, rest = x[..., :channels], x[..., channels:]
         if r["pairing"] == "halves":
             a, b = turned.chunk(2, -1)

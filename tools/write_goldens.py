@@ -14,7 +14,7 @@ import os
 import torch
 import torch.nn.functional as F
 
-from torch_model import TorchModel, write_safetensors
+from torch_model import TorchModel, shapes, write_safetensors
 
 B, T, V, C = 2, 24, 61, 32
 OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "golden")
@@ -56,47 +56,6 @@ CASES = {
     "no_positions": config([(attention(), plain(activation="relu"))] * 2, positions="none",
                            norm=dict(kind="layer", gain=False, bias=False, eps=1e-5)),
 }
-
-
-def shapes(cfg):
-    """Every parameter's shape, from the description."""
-    from torch_model import describe
-    d = describe(cfg)
-    yield "model.embed_tokens.weight", (V, C)
-    if d["positions"] == "learned":
-        yield "model.embed_positions.weight", (T, C)
-
-    def norm(at):
-        if d["norm"]["gain"]:
-            yield at + ".weight", (C,)
-        if d["norm"]["bias"]:
-            yield at + ".bias", (C,)
-
-    def linear(at, out, inp, bias):
-        yield at + ".weight", (out, inp)
-        if bias:
-            yield at + ".bias", (out,)
-
-    for i, layer in enumerate(d["layers"]):
-        at, a, m = f"model.layers.{i}.", layer["attention"], layer["mlp"]
-        if a:
-            q, k = a["heads"] * a["head_dim"], a["kv_heads"] * a["head_dim"]
-            yield from norm(at + "input_layernorm")
-            for name, out in (("q", q), ("k", k), ("v", k)):
-                yield from linear(at + f"self_attn.{name}_proj", out, C, a["qkv_bias"])
-            yield from linear(at + "self_attn.o_proj", C, q, a["out_bias"])
-            if a["qk_norm"]:
-                yield at + "self_attn.q_norm.weight", (a["head_dim"],)
-                yield at + "self_attn.k_norm.weight", (a["head_dim"],)
-        if m:
-            yield from norm(at + "post_attention_layernorm")
-            if m["gated"]:
-                yield from linear(at + "mlp.gate_proj", m["hidden"], C, m["bias"])
-            yield from linear(at + "mlp.up_proj", m["hidden"], C, m["bias"])
-            yield from linear(at + "mlp.down_proj", C, m["hidden"], m["bias"])
-    yield from norm("model.norm")
-    if not cfg["tie_word_embeddings"]:
-        yield "lm_head.weight", (V, C)
 
 
 def main():
