@@ -1,0 +1,42 @@
+// How fast a model runs, and what fraction of the machine's limit that is: prefill is bound by matrix products, decode
+// by the memory that every token reads.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "infer/session.h"
+#include "ops/machine.h"
+
+namespace sparsam {
+
+struct Repeated {  // tokens per second over the repetitions
+  double median = 0, least = 0, most = 0;
+};
+Repeated summarize(std::vector<double> values);  // at least one
+
+struct PrefillSpeed {
+  i64 tokens = 0;
+  Repeated tokens_per_second;
+  double flops = 0;             // floating-point operations of one run; the head only for the last token
+  double fraction_of_peak = 0;  // of the matrix products' peak in the type computed in, at the median
+};
+struct DecodeSpeed {
+  i64 tokens = 0, depth = 0;  // tokens generated after `depth` others
+  Repeated tokens_per_second;
+  double bytes_per_token = 0;        // weights, and the mean of the keys and values read
+  double fraction_of_bandwidth = 0;  // at the median
+};
+
+struct SpeedOptions {
+  SessionOptions session;  // positions are set here
+  i64 repetitions = 3;
+  u64 seed = 0;  // of the random tokens
+};
+// One more run comes first and is not counted.
+PrefillSpeed measure_prefill(const Model& model, Backend& backend, i64 tokens, const SpeedOptions& options,
+                             const MachinePeaks& peaks);
+DecodeSpeed measure_decode(const Model& model, Backend& backend, i64 tokens, i64 depth, const SpeedOptions& options,
+                           const MachinePeaks& peaks);
+
+}  // namespace sparsam
