@@ -1,0 +1,63 @@
+// Byte-level byte-pair encoding as in Hugging Face `tokenizer.json`: text of any bytes <-> token ids.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/files.h"
+#include "base/types.h"
+
+namespace sparsam {
+
+// What to do with special tokens that stand in the text as text ("<|endoftext|>").
+enum class SpecialTokens { recognise, as_text };
+
+// Immutable and cheap to copy; all threads may use one.
+class Tokenizer {
+ public:
+  // `where` heads the errors. Read are models of type BPE with the pre-tokenizers ByteLevel, Split, Digits, Punctuation
+  // and sequences of them. Everything that would change the ids and is not understood is refused by its name.
+  static Tokenizer from_json(std::string_view json, std::string_view where);
+  static Tokenizer load(const fs::path& file_or_directory);  // tokenizer.json or the directory that holds it
+  const std::string& to_json() const;                        // the text that it was made from
+
+  i64 vocab_size() const;  // largest id + 1
+  // Any bytes. Ids are those of Hugging Face where the text is UTF-8; ill-formed bytes become byte tokens.
+  // Errors: a byte for which the vocabulary has no token; a regular expression that explodes on this text.
+  std::vector<i32> encode(std::string_view text, SpecialTokens special = SpecialTokens::recognise) const;
+  void encode(std::string_view text, std::vector<i32>& out, SpecialTokens special = SpecialTokens::recognise) const;
+  // The exact bytes of the text that was encoded. Error: an id that the vocabulary does not have.
+  std::string decode(std::span<const i32> ids) const;
+  std::string_view bytes_of(i32 id) const;  // of one token; the same error
+  std::optional<i32> id_of(std::string_view bytes) const;
+
+  std::optional<i32> end_of_text() const;        // <|endoftext|> or its like: ends each document
+  std::optional<i32> beginning_of_text() const;  // where the file's post_processor puts one before a text
+
+  // The same ids as encode(), on all threads where the pre-tokenizer is GPT-2's (others: one thread).
+  friend std::vector<i32> encode_parallel(const Tokenizer& tokenizer, std::string_view text);
+
+ private:
+  struct Data;
+  explicit Tokenizer(std::shared_ptr<const Data> data) : data_(std::move(data)) {}
+  std::shared_ptr<const Data> data_;
+};
+
+std::vector<i32> encode_parallel(const Tokenizer& tokenizer, std::string_view text);
+
+// Learns a tokenizer of `vocab` tokens from texts: id 0 is <|endoftext|>, then the 256 bytes in the order of their
+// characters in the byte-level alphabet, then the merges, as Hugging Face's ByteLevelBPETokenizer numbers them when
+// given that special token. Each step merges the most frequent pair; among equally frequent ones the pair whose first,
+// then second byte string is the greatest. Pairs that occur once are not merged, so that a small text gives fewer
+// tokens than asked for. <|endoftext|> in a text separates and is not learnt from. The result depends on the texts
+// alone, not on threads. Errors: vocab below 257 or above 2^24.
+// `progress` (fraction done, what is being done) may be empty.
+using TrainProgress = std::function<void(double fraction, std::string_view stage)>;
+Tokenizer train_tokenizer(std::span<const std::string_view> texts, i64 vocab, const TrainProgress& progress = {});
+
+}  // namespace sparsam
