@@ -7,10 +7,17 @@
 
 namespace sparsam::cpu {
 
+void run(const Matmul& op, Workspace& workspace);
+void run(const MatmulBackwardInput& op, Workspace& workspace);
+void run(const MatmulBackwardWeight& op, Workspace& workspace);
 void run(const Add& op, Workspace& workspace);
 void run(const Activation& op, Workspace& workspace);
 void run(const ActivationBackward& op, Workspace& workspace);
 void run(const AdamW& op, Workspace& workspace);
+void run(const Attention& op, Workspace& workspace);
+void run(const AttentionBackward& op, Workspace& workspace);
+void run(const CacheAppend& op, Workspace& workspace);
+void run(const CachedAttention& op, Workspace& workspace);
 void run(const GatedProduct& op, Workspace& workspace);
 void run(const GatedProductBackward& op, Workspace& workspace);
 void run(const LayerNorm& op, Workspace& workspace);
