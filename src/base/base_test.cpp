@@ -23,7 +23,7 @@ const std::vector<std::string> functions{"relu", "relu2", "gelu", "silu"};
 
 TEST(Error, NamesCloseMatches) {
   EXPECT_THAT(close_matches("sliu", functions), ElementsAre("silu"));
-  EXPECT_THAT(close_matches("rellu", functions), ElementsAre("relu", "relu2"));
+  EXPECT_THAT(close_matches("rellu", functions), ElementsAre("relu", "relu2", "gelu"));
   EXPECT_THAT(close_matches("swiglu-clamped", functions), IsEmpty());
 }
 
