@@ -35,48 +35,111 @@ void to_float_kernel(const void* source, DType dtype, float* y, i64 n) {
 }
 
 #if HWY_TARGET != HWY_SCALAR
-// Eight rows and one vector of columns: pairs of rows are packed into 32 bits, then each 128-bit block of four columns
-// is transposed, so that the eight values of a column lie in one block.
-HWY_INLINE void transpose_eight(const float* x, i64 x_stride, u16* y, i64 y_stride) {
-  const hn::ScalableTag<float> d;
+using D = hn::ScalableTag<float>;
+using Pairs = hn::Vec<hn::ScalableTag<u32>>;  // two bf16 a lane
+
+HWY_INLINE Pairs pair_of(Pairs low, Pairs high) {
+  const hn::ScalableTag<u32> du;
+  return hn::Or(hn::ShiftRight<16>(low), hn::AndNot(hn::Set(du, 0xffff), high));
+}
+// Column by column, the values of two rows.
+template <class Element>
+HWY_INLINE Pairs row_pairs(const Element* x, i64 stride) {
+  return pair_of(rounded_to_bf16(D(), load(D(), x)), rounded_to_bf16(D(), load(D(), x + stride)));
+}
+// Neighbours in a row.
+template <class Element>
+HWY_INLINE Pairs neighbours(const Element* x) {
+  const hn::ScalableTag<u32> du;
+  const Pairs a = rounded_to_bf16(D(), load(D(), x)), b = rounded_to_bf16(D(), load(D(), x + hn::Lanes(D())));
+  return pair_of(hn::ConcatEven(du, b, a), hn::ConcatOdd(du, b, a));
+}
+
+// Lane i of the four vectors goes, side by side, to y + i stride (both in bytes).
+HWY_INLINE void store_transposed(Pairs p0, Pairs p1, Pairs p2, Pairs p3, void* y, i64 stride) {
   const hn::ScalableTag<u32> du;
   const hn::ScalableTag<u64> d64;
-  constexpr size_t max_lanes = hn::MaxLanes(d);
-  const i64 lanes = static_cast<i64>(hn::Lanes(d));
-  const auto pair = [&](i64 row) HWY_ATTR {
-    const auto low = hn::ShiftRight<16>(rounded_to_bf16(d, hn::LoadU(d, x + row * x_stride)));
-    const auto high = rounded_to_bf16(d, hn::LoadU(d, x + (row + 1) * x_stride));
-    return hn::Or(low, hn::AndNot(hn::Set(du, 0xffff), high));
-  };
-  const auto p0 = pair(0), p1 = pair(2), p2 = pair(4), p3 = pair(6);
+  const i64 lanes = static_cast<i64>(hn::Lanes(du));
   const auto a = hn::BitCast(d64, hn::InterleaveLower(du, p0, p1)),
              b = hn::BitCast(d64, hn::InterleaveLower(du, p2, p3));
   const auto e = hn::BitCast(d64, hn::InterleaveUpper(du, p0, p1)),
              f = hn::BitCast(d64, hn::InterleaveUpper(du, p2, p3));
-  HWY_ALIGN u64 columns[4 * max_lanes / 2];
+  HWY_ALIGN u64 columns[4 * hn::MaxLanes(d64)];
   hn::Store(hn::InterleaveLower(d64, a, b), d64, columns);
   hn::Store(hn::InterleaveUpper(d64, a, b), d64, columns + lanes / 2);
   hn::Store(hn::InterleaveLower(d64, e, f), d64, columns + lanes);
   hn::Store(hn::InterleaveUpper(d64, e, f), d64, columns + lanes + lanes / 2);
-  for (i64 j = 0; j < lanes; ++j)
-    std::memcpy(y + j * y_stride, columns + (j % 4) * (lanes / 2) + (j / 4) * 2, 8 * sizeof(u16));
+  for (i64 i = 0; i < lanes; ++i)
+    std::memcpy(static_cast<std::byte*>(y) + i * stride, columns + (i % 4) * (lanes / 2) + (i / 4) * 2, 16);
 }
 #endif
 
 void transpose_to_bf16_kernel(const float* x, i64 rows, i64 cols, i64 x_stride, u16* y, i64 y_stride) {
   i64 whole_rows = 0, whole_cols = 0;
 #if HWY_TARGET != HWY_SCALAR
-  const i64 lanes = static_cast<i64>(hn::Lanes(hn::ScalableTag<float>()));
+  const i64 lanes = static_cast<i64>(hn::Lanes(D()));
   constexpr i64 line = 32;  // rows to a cache line of y
   whole_rows = rows / 8 * 8, whole_cols = cols / lanes * lanes;
   for (i64 block = 0; block < whole_rows; block += line)
     for (i64 j = 0; j < whole_cols; j += lanes)
-      for (i64 i = block; i < std::min(block + line, whole_rows); i += 8)
-        transpose_eight(x + i * x_stride + j, x_stride, y + j * y_stride + i, y_stride);
+      for (i64 i = block; i < std::min(block + line, whole_rows); i += 8) {
+        const auto pair = [&](i64 row) HWY_ATTR { return row_pairs(x + (i + row) * x_stride + j, x_stride); };
+        store_transposed(pair(0), pair(2), pair(4), pair(6), y + j * y_stride + i, y_stride * 2);
+      }
 #endif
   for (i64 i = 0; i < rows; ++i)
     for (i64 j = i < whole_rows ? whole_cols : 0; j < cols; ++j)
       y[j * y_stride + i] = float_to_bf16(x[i * x_stride + j]);
+}
+
+constexpr i64 panel_rows = 32;  // rows are padded to a multiple of it
+
+// The rows [i, i + 32) of one panel, of which `columns` columns exist.
+template <class Element>
+void pack_block(const PanelSource& b, const Element* source, i64 i, i64 j, i64 panel, i64 columns, u16* y) {
+#if HWY_TARGET != HWY_SCALAR
+  if (columns == panel && i + panel_rows <= b.k) {
+    const hn::ScalableTag<u32> du;
+    const i64 lanes = static_cast<i64>(hn::Lanes(du)), pairs = panel_rows / 2;
+    u32* out = reinterpret_cast<u32*>(y);
+    if (!b.transposed) {
+      for (i64 pair = 0; pair < pairs; ++pair)
+        for (i64 c = 0; c < panel; c += lanes)
+          hn::StoreU(row_pairs(source + (i + 2 * pair) * b.stride + j + c, b.stride), du, out + pair * panel + c);
+    } else {
+      for (i64 c = 0; c < panel; c += 4)
+        for (i64 pair = 0; pair < pairs; pair += lanes) {
+          const auto row = [&](i64 r) HWY_ATTR { return neighbours(source + (j + c + r) * b.stride + i + 2 * pair); };
+          store_transposed(row(0), row(1), row(2), row(3), out + pair * panel + c, panel * 4);
+        }
+    }
+    return;
+  }
+#endif
+  for (i64 r = 0; r < panel_rows; ++r)
+    for (i64 c = 0; c < panel; ++c) {
+      const i64 row = i + r, column = j + c;
+      const bool inside = row < b.k && c < columns;
+      const Element* x = source + (b.transposed ? column * b.stride + row : row * b.stride + column);
+      y[(r / 2 * panel + c) * 2 + r % 2] = inside ? float_to_bf16(load_one(x)) : u16{0};
+    }
+}
+
+// Rows [first, last) of panels [begin, end); `first` is a multiple of 32.
+void pack_panels_kernel(const PanelSource& b, i64 panel, i64 begin, i64 end, i64 first, i64 last, u16* y) {
+  const i64 depth = (b.k + panel_rows - 1) / panel_rows * panel_rows;
+  with_elements(b.data, b.dtype, [&](const auto* source) {
+    const auto block = [&](i64 i, i64 p) {
+      pack_block(b, source, i, p * panel, panel, std::min(panel, b.n - p * panel), y + (p * depth + i) * panel);
+    };
+    if (b.transposed) {
+      for (i64 p = begin; p < end; ++p)
+        for (i64 i = first; i < last; i += panel_rows) block(i, p);
+    } else {
+      for (i64 i = first; i < last; i += panel_rows)
+        for (i64 p = begin; p < end; ++p) block(i, p);
+    }
+  });
 }
 
 }  // namespace sparsam::cpu::HWY_NAMESPACE
@@ -87,6 +150,7 @@ namespace sparsam::cpu {
 HWY_EXPORT(to_bf16_kernel);
 HWY_EXPORT(to_float_kernel);
 HWY_EXPORT(transpose_to_bf16_kernel);
+HWY_EXPORT(pack_panels_kernel);
 
 namespace {
 constexpr i64 grain = 1 << 14;
@@ -102,6 +166,18 @@ void to_float(const void* x, DType dtype, float* y, i64 n) { HWY_DYNAMIC_DISPATC
 
 void transpose_to_bf16(const float* x, i64 rows, i64 cols, i64 x_stride, u16* y, i64 y_stride) {
   HWY_DYNAMIC_DISPATCH(transpose_to_bf16_kernel)(x, rows, cols, x_stride, y, y_stride);
+}
+
+void pack_panels(const PanelSource& b, i64 panel, i64 begin, i64 end, u16* y) {
+  HWY_DYNAMIC_DISPATCH(pack_panels_kernel)(b, panel, begin, end, 0, b.k, y);
+}
+void pack_panels_parallel(const PanelSource& b, i64 panel, u16* y) {
+  const i64 panels = (b.n + panel - 1) / panel;
+  const auto kernel = HWY_DYNAMIC_DISPATCH(pack_panels_kernel);
+  if (b.transposed)
+    parallel_ranges(panels, 1, [&](int, i64 begin, i64 end) { kernel(b, panel, begin, end, 0, b.k, y); });
+  else
+    parallel_ranges(b.k, 32, [&](int, i64 first, i64 last) { kernel(b, panel, 0, panels, first, last, y); });
 }
 
 void to_bf16_parallel(const void* x, DType dtype, u16* y, i64 n) {

@@ -65,5 +65,22 @@ TEST(Convert, TransposesAnyShape) {
   }
 }
 
+TEST(Convert, PacksPanels) {
+  constexpr i64 panel = 64;
+  for (const auto& [k, n] : {std::pair<i64, i64>{32, 64}, {64, 128}, {70, 130}, {3, 5}})
+    for (const bool transposed : {false, true}) {
+      const i64 stride = (transposed ? k : n) + 3, depth = (k + 31) / 32 * 32, width = (n + panel - 1) / panel * panel;
+      const std::vector<float> x = hard_values(stride * (transposed ? n : k));
+      std::vector<u16> y(static_cast<size_t>(depth * width), 7);
+      pack_panels_parallel({x.data(), DType::f32, transposed, k, n, stride}, panel, y.data());
+      for (i64 i = 0; i < depth; ++i)
+        for (i64 j = 0; j < width; ++j) {
+          const size_t source = static_cast<size_t>(transposed ? j * stride + i : i * stride + j);
+          const size_t place = static_cast<size_t>(((j / panel * depth / 2 + i / 2) * panel + j % panel) * 2 + i % 2);
+          ASSERT_EQ(y[place], i < k && j < n ? float_to_bf16(x[source]) : 0) << i << ", " << j;
+        }
+    }
+}
+
 }  // namespace
 }  // namespace sparsam::cpu

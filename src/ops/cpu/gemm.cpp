@@ -121,6 +121,25 @@ Product compile(const Key& key, const memory::desc& b, const dnnl::engine& engin
   return product;
 }
 
+struct Layout {
+  memory::desc description;
+  i64 panel;  // columns to a panel as pack_panels() makes them; 0: another layout
+};
+
+Layout preferred_layout(i64 k, i64 n, DType dtype, const dnnl::engine& engine) {
+  constexpr i64 rows = 256;
+  const PlannedThreads planned(1);
+  const memory::desc any({k, n}, type_of(dtype), memory::format_tag::any);
+  const dnnl::matmul::desc product(describe(rows, k, dtype, k, 1), any, describe(rows, n, DType::f32, n, 1));
+  const memory::desc wanted = dnnl::matmul::primitive_desc(product, engine).weights_desc();
+  using Tag = memory::format_tag;
+  constexpr std::pair<Tag, i64> panels[] = {
+      {Tag::BA16a64b2a, 64}, {Tag::BA16a48b2a, 48}, {Tag::BA16a32b2a, 32}, {Tag::BA16a16b2a, 16}};
+  for (const auto& [tag, panel] : panels)
+    if (dtype == DType::bf16 && wanted == memory::desc({k, n}, memory::data_type::bf16, tag)) return {wanted, panel};
+  return {wanted, 0};
+}
+
 std::byte* at_least(Buffer& buffer, i64 bytes) {
   if (buffer.size() < bytes) buffer = Buffer(bytes);
   return buffer.data();
@@ -142,7 +161,8 @@ struct GemmCache::Impl {
   const bool native_bf16 = multiplies_bf16();
   std::mutex mutex;  // of what follows
   std::vector<std::unique_ptr<Lane>> free;
-  std::vector<memory::desc> layouts;  // of packed factors; number 1 is the first
+  std::vector<Layout> layouts;  // of packed factors; number 1 is the first
+  std::map<std::tuple<i64, i64, DType>, int> numbers;
 
   std::unique_ptr<Lane> take() {
     const std::lock_guard lock(mutex);
@@ -155,22 +175,20 @@ struct GemmCache::Impl {
     const std::lock_guard lock(mutex);
     free.push_back(std::move(lane));
   }
-  memory::desc layout(int number) {
+  Layout layout(int number) {
     const std::lock_guard lock(mutex);
     return layouts[static_cast<size_t>(number - 1)];
   }
-  // The layout that oneDNN prefers for B; a typical number of rows stands for all.
+  // The number of the layout that oneDNN prefers for B; a typical number of rows stands for all.
   int layout_of(i64 k, i64 n, DType dtype) {
-    constexpr i64 rows = 256;
-    const PlannedThreads planned(1);
-    const memory::desc any({k, n}, type_of(dtype), memory::format_tag::any);
-    const dnnl::matmul::desc description(describe(rows, k, dtype, k, 1), any, describe(rows, n, DType::f32, n, 1));
-    const memory::desc wanted = dnnl::matmul::primitive_desc(description, engine).weights_desc();
+    if (!native_bf16) dtype = DType::f32;
     const std::lock_guard lock(mutex);
-    size_t i = 0;
-    while (i < layouts.size() && layouts[i] != wanted) ++i;
-    if (i == layouts.size()) layouts.push_back(wanted);
-    return static_cast<int>(i) + 1;
+    int& number = numbers[{k, n, dtype}];
+    if (number == 0) {
+      layouts.push_back(preferred_layout(k, n, dtype, engine));
+      number = static_cast<int>(layouts.size());
+    }
+    return number;
   }
 };
 
@@ -188,7 +206,7 @@ void gemm(const Gemm& product, GemmCache& cache) {
   const Key key = key_of(g);
   auto found = lane->products.find(key);
   if (found == lane->products.end()) {
-    const memory::desc b = key.b_layout ? cache.impl_->layout(key.b_layout) : describe_b(key);
+    const memory::desc b = key.b_layout ? cache.impl_->layout(key.b_layout).description : describe_b(key);
     found = lane->products.emplace(key, compile(key, b, cache.impl_->engine)).first;
   }
   Product& p = found->second;
@@ -202,29 +220,39 @@ void gemm(const Gemm& product, GemmCache& cache) {
   cache.impl_->give(std::move(lane));
 }
 
-GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, Arena& arena, GemmCache& cache) {
+i64 packed_bytes(i64 k, i64 n, DType dtype, GemmCache& cache) {
+  return static_cast<i64>(cache.impl_->layout(cache.impl_->layout_of(k, n, dtype)).description.get_size());
+}
+
+GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, std::byte* to, GemmCache& cache) {
   GemmCache::Impl& impl = *cache.impl_;
-  std::unique_ptr<Lane> lane = impl.take();
+  const int number = impl.layout_of(k, n, dtype);
+  const Layout layout = impl.layout(number);
   GemmOperand source = b;
-  if (!impl.native_bf16) {
-    if (source.dtype == DType::f32 && dtype == DType::bf16) {
-      const i64 extent = (k - 1) * source.row_stride + (n - 1) * source.col_stride + 1;
-      u16* rounded = reinterpret_cast<u16*>(at_least(lane->a, extent * static_cast<i64>(sizeof(u16))));
-      to_bf16_parallel(source.data, DType::f32, rounded, extent);
-      source.data = rounded, source.dtype = DType::bf16;
-    }
-    widen(source, k, n, lane->b);
-    dtype = DType::f32;
+  if (layout.panel) {
+    const bool transposed = b.col_stride != 1;
+    const PanelSource panels{b.data, b.dtype, transposed, k, n, transposed ? b.col_stride : b.row_stride};
+    pack_panels_parallel(panels, layout.panel, reinterpret_cast<u16*>(to));
+    return {to, dtype, 0, 0, number};
   }
-  const int layout = impl.layout_of(k, n, dtype);
+  std::unique_ptr<Lane> lane = impl.take();
+  if (source.dtype != dtype && dtype == DType::bf16) {
+    const i64 extent = (k - 1) * source.row_stride + (n - 1) * source.col_stride + 1;
+    u16* rounded = reinterpret_cast<u16*>(at_least(lane->a, extent * static_cast<i64>(sizeof(u16))));
+    to_bf16_parallel(source.data, source.dtype, rounded, extent);
+    source.data = rounded, source.dtype = DType::bf16;
+  }
+  if (!impl.native_bf16 || dtype == DType::f32) widen(source, k, n, lane->b);
   const memory::desc from = describe(k, n, source.dtype, source.row_stride, source.col_stride);
-  const memory::desc to = impl.layout(layout);
-  std::byte* data = arena.allocate<std::byte>(static_cast<i64>(to.get_size())).data();
-  memory input(from, impl.engine, const_cast<void*>(source.data)), output(to, impl.engine, data);
+  memory input(from, impl.engine, const_cast<void*>(source.data)), output(layout.description, impl.engine, to);
   dnnl::reorder(input, output).execute(lane->stream, input, output);
   lane->stream.wait();
   impl.give(std::move(lane));
-  return {data, dtype, 0, 0, layout};
+  return {to, impl.native_bf16 ? dtype : DType::f32, 0, 0, number};
+}
+
+GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, Arena& arena, GemmCache& cache) {
+  return pack(b, k, n, dtype, arena.allocate<std::byte>(packed_bytes(k, n, dtype, cache)).data(), cache);
 }
 
 }  // namespace sparsam::cpu

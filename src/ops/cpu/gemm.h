@@ -43,7 +43,8 @@ class GemmCache {
 
  private:
   friend void gemm(const Gemm& product, GemmCache& cache);
-  friend GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, Arena& arena, GemmCache& cache);
+  friend i64 packed_bytes(i64 k, i64 n, DType dtype, GemmCache& cache);
+  friend GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, std::byte* memory, GemmCache& cache);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
@@ -51,8 +52,10 @@ class GemmCache {
 // Uses all threads; inside a parallel region only the calling one. Equal shapes and thread counts give equal bits.
 void gemm(const Gemm& product, GemmCache& cache);
 
-// B (k, n) in the layout that products read fastest, as f32 or rounded to bf16, in memory of `arena`. Pays when used
-// for some hundreds of rows. On all threads.
+// B (k, n) in the layout that products read fastest, as f32 or rounded to bf16. Pays when used for some hundreds of
+// rows. On all threads; inside a parallel region only on the calling one. B may be stored in f16 when packed as bf16.
+i64 packed_bytes(i64 k, i64 n, DType dtype, GemmCache& cache);
+GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, std::byte* memory, GemmCache& cache);
 GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, Arena& arena, GemmCache& cache);
 
 }  // namespace sparsam::cpu

@@ -1,0 +1,208 @@
+#include "ops/cpu/row_product.h"
+
+#include <vector>
+
+#include "base/threads.h"
+#include "ops/cpu/convert.h"
+
+namespace sparsam::cpu {
+
+namespace {
+
+constexpr i64 packing_rows = 256;  // from which on a packed weight repays the packing
+
+i64 round_up(i64 value, i64 multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// The size of equal parts, at most `largest`, of which every thread gets equally many.
+i64 part_size(i64 total, i64 largest, i64 multiple) {
+  const i64 rounds = (total + largest * threads() - 1) / (largest * threads());
+  return std::min(total, round_up((total + rounds * threads() - 1) / (rounds * threads()), multiple));
+}
+
+GemmOperand stored(const Matrix& w, bool transposed) {
+  const GemmOperand as_is{w.bytes.data(), w.dtype, w.cols, 1};
+  return transposed ? as_is.transposed() : as_is;
+}
+
+// `w` in another format, in the arena.
+Matrix converted(const Matrix& w, DType dtype, Arena& arena) {
+  if (dtype == DType::bf16) {
+    const View<u16, 2> bf16 = arena.allocate<u16>(w.rows, w.cols);
+    to_bf16_parallel(w.bytes.data(), w.dtype, bf16.data(), w.size());
+    return {DType::bf16, w.rows, w.cols, std::as_bytes(bf16.span())};
+  }
+  const View<float, 2> f32 = arena.allocate<float>(w.rows, w.cols);
+  to_float_parallel(w.bytes.data(), w.dtype, f32.data(), w.size());
+  return as_matrix(f32);
+}
+
+// Each thread converts some rows of x, which then are in its cache, and multiplies them.
+void multiply_rows_bf16(const RowProduct& p, const GemmOperand& b, Workspace& workspace) {
+  const i64 rows = p.x.shape(0), k = p.x.shape(1), n = p.y.shape(1);
+  const i64 part = part_size(rows, 256, 32);
+  const View<u16, 3> scratch = workspace.arena.allocate<u16>(threads(), part, k);
+  parallel_dynamic((rows + part - 1) / part, [&](int thread, i64 index) {
+    const i64 begin = index * part, length = std::min(part, rows - begin);
+    u16* x = scratch[thread].data();
+    to_bf16(p.x.data() + begin * k, x, length * k);
+    gemm({.m = length,
+          .n = n,
+          .k = k,
+          .a = bf16_operand(x, k),
+          .b = b,
+          .c = p.y.data() + begin * n,
+          .c_stride = n,
+          .accumulate = p.accumulate,
+          .bias = p.bias},
+         workspace.gemms);
+  });
+}
+
+// Few rows: the threads share the columns of y; each converts some rows of the weight, which then are in its cache.
+void multiply_columns(const RowProduct& p, Workspace& workspace) {
+  const i64 rows = p.x.shape(0), k = p.x.shape(1), n = p.y.shape(1);
+  const DType dtype = factor_type(p.compute);
+  GemmOperand a = operand(p.x.data(), k);
+  if (dtype == DType::bf16) {
+    u16* bf16 = workspace.arena.allocate<u16>(rows, k).data();
+    to_bf16_parallel(p.x.data(), DType::f32, bf16, rows * k);
+    a = bf16_operand(bf16, k);
+  }
+  const i64 part = part_size(n, 128, 16);
+  const bool convert = p.w.dtype != dtype;
+  const View<std::byte, 2> scratch =
+      workspace.arena.allocate<std::byte>(threads(), convert ? part * k * size_of(dtype) : 0);
+  parallel_dynamic((n + part - 1) / part, [&](int thread, i64 index) {
+    const i64 begin = index * part, length = std::min(part, n - begin);
+    GemmOperand b = stored(p.w.slice(begin, length), true);
+    if (convert) {
+      std::byte* data = scratch[thread].data();
+      if (dtype == DType::bf16)
+        to_bf16(b.data, b.dtype, reinterpret_cast<u16*>(data), length * k);
+      else
+        to_float(b.data, b.dtype, reinterpret_cast<float*>(data), length * k);
+      b.data = data, b.dtype = dtype;
+    }
+    gemm({.m = rows,
+          .n = length,
+          .k = k,
+          .a = a,
+          .b = b,
+          .c = p.y.data() + begin,
+          .c_stride = n,
+          .accumulate = p.accumulate,
+          .bias = p.bias ? p.bias + begin : nullptr},
+         workspace.gemms);
+  });
+}
+
+}  // namespace
+
+GemmOperand prepare_weight(const Matrix& w, bool transposed, i64 rows, Compute compute, Workspace& workspace) {
+  const DType dtype = factor_type(compute);
+  const bool packed = rows >= packing_rows;
+  const bool packing_converts = packed && dtype == DType::bf16;
+  const Matrix factor = w.dtype == dtype || packing_converts ? w : converted(w, dtype, workspace.arena);
+  const GemmOperand b = stored(factor, transposed);
+  const i64 k = transposed ? w.cols : w.rows, n = transposed ? w.rows : w.cols;
+  return packed ? pack(b, k, n, dtype, workspace.arena, workspace.gemms) : b;
+}
+
+void multiply_rows(const RowProduct& p, Workspace& workspace) {
+  const i64 rows = p.x.shape(0), k = p.x.shape(1), n = p.y.shape(1);
+  const Arena::Mark mark = workspace.arena.mark();
+  if (rows < packing_rows && p.transposed) {
+    multiply_columns(p, workspace);
+  } else {
+    const GemmOperand b = prepare_weight(p.w, p.transposed, rows, p.compute, workspace);
+    if (p.compute == Compute::bf16)
+      multiply_rows_bf16(p, b, workspace);
+    else
+      gemm({.m = rows,
+            .n = n,
+            .k = k,
+            .a = operand(p.x.data(), k),
+            .b = b,
+            .c = p.y.data(),
+            .c_stride = n,
+            .accumulate = p.accumulate,
+            .bias = p.bias},
+           workspace.gemms);
+  }
+  workspace.arena.release(mark);
+}
+
+namespace {
+
+// x (N, n) packed in blocks of rows and columns, small enough that products find them in the cache.
+struct Blocks {
+  i64 depth, width;                 // rows and columns of a block; the last ones have fewer
+  i64 across;                       // blocks side by side
+  std::vector<GemmOperand> blocks;  // row after row of blocks
+};
+
+Blocks pack_blocks(In<float, 2> x, i64 depth, i64 width, Workspace& workspace) {
+  const i64 rows = x.shape(0), n = x.shape(1);
+  const i64 down = (rows + depth - 1) / depth, across = (n + width - 1) / width;
+  Blocks blocks{depth, width, across, std::vector<GemmOperand>(static_cast<size_t>(down * across))};
+  const i64 bytes = packed_bytes(std::min(depth, rows), std::min(width, n), DType::bf16, workspace.gemms);
+  const View<std::byte, 2> memory = workspace.arena.allocate<std::byte>(down * across, round_up(bytes, 64));
+  parallel_dynamic(down * across, [&](int, i64 index) {
+    const i64 i = index / across * depth, j = index % across * width;
+    blocks.blocks[static_cast<size_t>(index)] =
+        pack(operand(x.data() + i * n + j, n), std::min(depth, rows - i), std::min(width, n - j), DType::bf16,
+             memory[index].data(), workspace.gemms);
+  });
+  return blocks;
+}
+
+// Each thread transposes some columns of dy, which then are in its cache, and multiplies them.
+void add_outer_product_bf16(In<float, 2> dy, In<float, 2> x, Out<float, 2> dw, Workspace& workspace) {
+  const i64 rows = dy.shape(0), m = dy.shape(1), n = x.shape(1);
+  constexpr i64 depth = 512, stride = depth + 32;  // no power of two: rows must not share the cache's sets
+  const Blocks b = pack_blocks(x, depth, round_up((n + (n - 1) / 1024) / ((n - 1) / 1024 + 1), 64), workspace);
+  const i64 part = part_size(m, 384, 32), down = (rows + depth - 1) / depth;
+  const View<u16, 4> scratch = workspace.arena.allocate<u16>(threads(), down, part, stride);
+  parallel_dynamic((m + part - 1) / part, [&](int thread, i64 index) {
+    const i64 begin = index * part, length = std::min(part, m - begin);
+    const View<u16, 3> a = scratch[thread];
+    for (i64 i = 0; i < down; ++i)
+      transpose_to_bf16(dy.data() + i * depth * m + begin, std::min(depth, rows - i * depth), length, m, a[i].data(),
+                        stride);
+    for (i64 j = 0; j < b.across; ++j)
+      for (i64 i = 0; i < down; ++i)
+        gemm({.m = length,
+              .n = std::min(b.width, n - j * b.width),
+              .k = std::min(depth, rows - i * depth),
+              .a = bf16_operand(a[i].data(), stride),
+              .b = b.blocks[static_cast<size_t>(i * b.across + j)],
+              .c = dw.data() + begin * n + j * b.width,
+              .c_stride = n,
+              .accumulate = true},
+             workspace.gemms);
+  });
+}
+
+}  // namespace
+
+void add_outer_product(In<float, 2> dy, In<float, 2> x, Out<float, 2> dw, Compute compute, Workspace& workspace) {
+  const i64 rows = dy.shape(0), m = dy.shape(1), n = x.shape(1);
+  const Arena::Mark mark = workspace.arena.mark();
+  if (compute == Compute::bf16) {
+    add_outer_product_bf16(dy, x, dw, workspace);
+  } else {
+    const GemmOperand b = pack(operand(x.data(), n), rows, n, DType::f32, workspace.arena, workspace.gemms);
+    gemm({.m = m,
+          .n = n,
+          .k = rows,
+          .a = operand(dy.data(), m).transposed(),
+          .b = b,
+          .c = dw.data(),
+          .c_stride = n,
+          .accumulate = true},
+         workspace.gemms);
+  }
+  workspace.arena.release(mark);
+}
+
+}  // namespace sparsam::cpu
