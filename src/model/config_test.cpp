@@ -1,0 +1,172 @@
+// The description as text and as files: what is written comes back, what is wrong is refused by name.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "formats/safetensors.h"
+#include "model/model.h"
+
+namespace sparsam {
+namespace {
+
+using testing::HasSubstr;
+
+Config tiny(Architecture a = {}) {
+  a.vocab = 50, a.layers = 3, a.dim = 32, a.heads = 4;
+  return make_config(a);
+}
+
+std::string error_of(auto&& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Config, PresetsHaveTheirAdvertisedSizes) {
+  const std::pair<const char*, double> millions[] = {
+      {"nano", 0.5}, {"micro", 3}, {"mini", 12}, {"small", 29}, {"gpt2", 124}};
+  for (const auto& [name, expected] : millions) {
+    const double found = static_cast<double>(parameter_count(make_config(preset(name)))) / 1e6;
+    EXPECT_NEAR(found, expected, 0.15 * expected) << name;
+  }
+  // GPT-2 small, counted by hand: 12 (12 C^2 + 13 C) + (V + 1024 + 2) C.
+  EXPECT_EQ(parameter_count(make_config(preset("gpt2"))), 124439808);
+  EXPECT_THAT(error_of([] { preset("mico"); }), HasSubstr("did you mean micro"));
+}
+
+TEST(Config, EveryVariantComesBackFromJson) {
+  std::vector<Config> configs{tiny()};
+  Architecture a;
+  a.gated = false, a.activation = Function::relu2, a.norm = NormKind::layer, a.norm_bias = true;
+  a.positions = Positions::learned, a.qkv_bias = a.out_bias = a.mlp_bias = true;
+  configs.push_back(tiny(a));
+  a = {};
+  a.kv_heads = 2, a.qk_norm = true, a.residual = Residual::parallel, a.tied = false, a.pairing = Pairing::interleaved;
+  a.rotary_channels = 4, a.norm_eps = 1e-6f;
+  configs.push_back(tiny(a));
+  Config dropped = tiny();
+  dropped.layers[0].mixer = std::monostate{};
+  dropped.layers[2].mlp = std::monostate{};
+  configs.push_back(dropped);
+  for (const Config& config : configs) {
+    const std::string text = to_json(config).dump();
+    EXPECT_EQ(config_from_json(parse_json(text, "test"), "test"), config) << text;
+  }
+}
+
+TEST(Config, WhatLlamaCanExpressIsWrittenAsLlama) {
+  EXPECT_EQ(to_json(tiny())["model_type"], "llama");
+  EXPECT_FALSE(to_json(tiny()).contains("sparsam"));
+  EXPECT_EQ(to_json(tiny())["rms_norm_eps"].dump(), "1e-05");
+  Config dropped = tiny();
+  dropped.layers[1].mixer = std::monostate{};
+  EXPECT_EQ(to_json(dropped)["model_type"], "sparsam");
+  dropped.layers.erase(dropped.layers.begin() + 1);  // a whole layer gone is a shorter Llama
+  EXPECT_EQ(to_json(dropped)["model_type"], "llama");
+}
+
+TEST(Config, WhatIsUnknownIsRefusedByName) {
+  const auto with = [](const char* field, Json value) {
+    Json json = to_json(tiny());
+    json[field] = std::move(value);
+    return error_of([&] { config_from_json(json, "config.json"); });
+  };
+  EXPECT_THAT(with("hidden_act", "sliu"), HasSubstr("did you mean silu"));
+  EXPECT_THAT(with("model_type", "lama"), HasSubstr("did you mean llama"));
+  EXPECT_THAT(with("num_atention_heads", 4), HasSubstr("num_attention_heads"));
+  EXPECT_THAT(with("rope_scaling", {{"type", "yarn"}}), HasSubstr("rope_scaling"));
+  EXPECT_THAT(with("num_key_value_heads", 3), HasSubstr("3 key-value heads"));
+  EXPECT_THAT(with("hidden_size", 1e30), HasSubstr("hidden_size"));
+  EXPECT_THAT(with("num_hidden_layers", -1), HasSubstr("num_hidden_layers"));
+  EXPECT_THAT(with("head_dim", 7), HasSubstr("even number"));
+}
+
+TEST(Config, FlagsThatDoNotFitTogetherAreUsageErrors) {
+  Architecture a;
+  a.vocab = 50, a.layers = 1, a.dim = 30, a.heads = 4;
+  try {
+    make_config(a);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code, Exit::usage);
+    EXPECT_THAT(error.what(), HasSubstr("--head-dim"));
+  }
+}
+
+TEST(Config, CountsBytesAndFlops) {
+  Architecture a;
+  a.kv_heads = 2;
+  Config config = tiny(a);
+  EXPECT_EQ(cache_elements_per_token(config), 3 * 2 * 2 * 8);
+  config.layers[1].mixer = std::monostate{};
+  EXPECT_EQ(cache_elements_per_token(config), 2 * 2 * 2 * 8);
+  // One plain layer by hand: 2 (4 C^2 + 2 C F + V C) + 4 C T.
+  a = {};
+  a.vocab = 50, a.layers = 1, a.dim = 32, a.heads = 4, a.gated = false, a.hidden = 64;
+  EXPECT_EQ(flops_per_token(make_config(a), 10), 2.0 * (4 * 32 * 32 + 2 * 32 * 64 + 50 * 32) + 4.0 * 32 * 10);
+}
+
+class ModelFiles : public testing::Test {
+ protected:
+  const fs::path directory = fs::path(testing::TempDir()) / fmt::format("sparsam-model-{}", ::getpid());
+  const Config config = tiny();
+  void SetUp() override {
+    fs::create_directories(directory);
+    const auto flat = std::make_shared<FlatParams>(parameter_specs(config));
+    initialize(parameter_specs(config), flat->views, 1);
+    save_model(model_of(config, flat), directory);
+  }
+  void TearDown() override { fs::remove_all(directory); }
+
+  // Writes the stored tensors again, after `change`.
+  void rewrite(auto&& change) {
+    const auto file = SafetensorsFile::open(directory / "model.safetensors");
+    std::vector<TensorEntry> entries = file.tensors();
+    change(entries);
+    write_safetensors(directory / "changed", entries);
+    fs::rename(directory / "changed", directory / "model.safetensors");
+  }
+};
+
+TEST_F(ModelFiles, ComeBackBitForBit) {
+  const Model loaded = load_model(directory);
+  const FlatParams again(parameter_specs(config));
+  initialize(parameter_specs(config), again.views, 1);
+  for_each_parameter(
+      parameter_specs(config),
+      [](const std::string& name, const ParameterSpec&, const Matrix& found, const Out<float, 2>& expected) {
+        EXPECT_TRUE(std::equal(expected.begin(), expected.end(), found.as<float>())) << name;
+      },
+      loaded.weights, again.views);
+  EXPECT_EQ(weight_bytes(loaded), 4 * parameter_count(config));
+}
+
+TEST_F(ModelFiles, MissingForeignAndMisshapenTensorsAreNamed) {
+  rewrite([](auto& entries) { entries.pop_back(); });
+  EXPECT_THAT(error_of([&] { load_model(directory); }), HasSubstr("model.norm.weight is missing"));
+  SetUp();
+  rewrite([](auto& entries) { entries[0].name = "transformer.wte.weight"; });
+  EXPECT_THAT(error_of([&] { load_model(directory); }), HasSubstr("model.embed_tokens.weight is missing"));
+  SetUp();
+  rewrite([](auto& entries) { entries.push_back({"extra", DType::f32, {1}, entries[0].bytes.subspan(0, 4)}); });
+  EXPECT_THAT(error_of([&] { load_model(directory); }), HasSubstr("tensor extra has no place"));
+  SetUp();
+  rewrite([](auto& entries) { std::swap(entries[0].shape[0], entries[0].shape[1]); });
+  EXPECT_THAT(error_of([&] { load_model(directory); }), HasSubstr("has shape (32, 50), config.json says (50, 32)"));
+}
+
+TEST_F(ModelFiles, ATruncatedFileIsRefused) {
+  const fs::path file = directory / "model.safetensors";
+  fs::resize_file(file, fs::file_size(file) - 100);
+  EXPECT_THAT(error_of([&] { load_model(directory); }), HasSubstr("model.safetensors"));
+  fs::resize_file(file, 4);
+  EXPECT_THAT(error_of([&] { load_model(directory); }), HasSubstr("model.safetensors"));
+  fs::remove(file);
+  EXPECT_THAT(error_of([&] { load_model(directory); }), HasSubstr("model.safetensors"));
+}
+
+}  // namespace
+}  // namespace sparsam
