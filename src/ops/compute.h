@@ -7,7 +7,7 @@ namespace sparsam {
 
 enum class Compute : u8 {
   f32,   // factors as they are, float32
-  bf16,  // both factors rounded to bfloat16 first: relative error 2^-8 a product
+  bf16,  // both factors rounded to bfloat16 first: relative error 2^-8 a product; or neither, where that is not slower
 };
 
 }  // namespace sparsam

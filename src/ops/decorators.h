@@ -20,20 +20,34 @@ struct Mismatch {
   std::string text() const;
 };
 
-// Compares every result with the reference's. The tolerance is computed, element by element, from the operands: the
-// reference runs in an arithmetic that carries the error bound of float32 (reference/bounded.h). Slow: for tests and
-// for hunting a wrong kernel.
+// What the reference makes of an operation's operands, with a tolerance for each element computed from them: the
+// reference runs in an arithmetic that carries the error bound of float32 (reference/bounded.h). Where bf16 is allowed,
+// an operation may be right with its factors rounded or with none rounded.
+class Expectation {
+ public:
+  using Report = std::function<void(const Mismatch&)>;
+
+  explicit Expectation(const Op& op);  // before the operation runs: results may lie on operands or be added to
+  Expectation(Expectation&&) noexcept;
+  ~Expectation();
+  // After it ran: reports the first wrong element of each result.
+  void compare(const Report& report) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Compares every result with the reference's. Slow: for tests and for hunting a wrong kernel.
 class Checked final : public Backend {
  public:
-  using Report = std::function<void(const Mismatch&)>;  // the first mismatch of each field
-
   explicit Checked(Backend& inner);  // a mismatch is an Error
-  Checked(Backend& inner, Report report) : inner_(inner), report_(std::move(report)) {}
+  Checked(Backend& inner, Expectation::Report report) : inner_(inner), report_(std::move(report)) {}
   void run(const Op& op) override;
 
  private:
   Backend& inner_;
-  Report report_;
+  Expectation::Report report_;
 };
 
 // What the operations of one name came to.

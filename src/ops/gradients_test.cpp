@@ -44,9 +44,10 @@ TEST(Gradients, RmsNorm) {
 }
 
 TEST(Gradients, LayerNorm) {
-  for (const auto& [rows, channels] : shapes)
+  for (const auto& shape : shapes)
     for (int present : {0, 1, 2, 3}) {
       Operands a(3);
+      const i64 rows = shape.first, channels = shape.second;
       const auto optional = [&](bool wanted) { return wanted ? a.normal<double>(channels) : View<double, 1>(); };
       const auto x = a.normal<double>(rows, channels);
       const auto mean = a.normal<double>(rows), r = a.normal<double>(rows);
@@ -171,10 +172,8 @@ void take_gelu_for_silu() {
   Operands a(7);
   const auto x = a.normal<double>(1, 9);
   check_gradients(Activation<double>{.y = a.normal<double>(1, 9), .x = x, .function = Function::silu},
-                  ActivationBackward<double>{.dx = a.normal<double>(1, 9),
-                                             .dy = a.normal<double>(1, 9),
-                                             .x = x,
-                                             .function = Function::gelu});
+                  ActivationBackward<double>{
+                      .dx = a.normal<double>(1, 9), .dy = a.normal<double>(1, 9), .x = x, .function = Function::gelu});
 }
 TEST(Gradients, AWrongOneIsFound) { EXPECT_FATAL_FAILURE(take_gelu_for_silu(), "ActivationBackward.dx[0]"); }
 

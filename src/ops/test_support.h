@@ -26,16 +26,16 @@ class Operands {
     const Shape<static_cast<int>(sizeof...(Sizes))> shape{static_cast<i64>(sizes)...};
     return {allocate<T>(count(shape), value), shape};
   }
-  // Normal of mean 0 and this deviation.
-  template <class Real, class... Sizes>
-  View<Real, static_cast<int>(sizeof...(Sizes))> normal(double deviation, Sizes... sizes) {
+  // Normal of mean 0 and deviation 1, or of another deviation.
+  template <class Real = float, class... Sizes>
+  View<Real, static_cast<int>(sizeof...(Sizes))> normal(Sizes... sizes) {
+    return scaled<Real>(1, sizes...);
+  }
+  template <class Real = float, class... Sizes>
+  View<Real, static_cast<int>(sizeof...(Sizes))> scaled(double deviation, Sizes... sizes) {
     const auto view = filled(Real{0}, sizes...);
     for (Real& x : view) x = static_cast<Real>(deviation * random_.normal());
     return view;
-  }
-  template <class Real = float, class... Sizes>
-  View<Real, static_cast<int>(sizeof...(Sizes))> normal(Sizes... sizes) requires(std::is_integral_v<Sizes>&&...) {
-    return normal<Real>(1.0, sizes...);
   }
   View<i32, 1> below(i64 limit, i64 n) {
     const auto view = filled(i32{0}, n);
@@ -168,6 +168,7 @@ void check_gradients(const Forward& forward, const Backward& backward) {
           << Backward::name << "." << name << "[" << i << "]";
     }
   }
+  objective();  // leaves the results of the true operands
   EXPECT_GT(proved, 0) << Backward::name << " has no gradient of an operand of " << Forward::name;
 }
 

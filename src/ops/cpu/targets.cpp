@@ -1,17 +1,27 @@
 #include "ops/cpu/targets.h"
 
-#include <hwy/highway.h>
-#include <hwy/targets.h>
-
 #include "base/error.h"
 #include "base/types.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/cpu/targets.cpp"
+#include <hwy/foreach_target.h>  // must come before highway.h
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace sparsam::cpu::HWY_NAMESPACE {
+const char* compiled_for() { return hwy::TargetName(HWY_TARGET); }
+}  // namespace sparsam::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace sparsam::cpu {
+HWY_EXPORT(compiled_for);
 
 namespace {
-std::vector<i64> supported() {
+const std::vector<int64_t>& supported() {
   static const std::vector<int64_t> all = hwy::SupportedAndGeneratedTargets();  // before any restriction
-  return {all.begin(), all.end()};
+  return all;
 }
 }  // namespace
 
@@ -21,13 +31,16 @@ std::vector<std::string> targets() {
   return names;
 }
 
-void restrict_to(std::string_view target) {
+std::string target() { return HWY_DYNAMIC_DISPATCH(compiled_for)(); }
+
+void restrict_to(std::string_view name) {
   i64 wanted = 0;  // no restriction
   for (i64 candidate : supported())
-    if (hwy::TargetName(candidate) == target) wanted = candidate;
-  check(wanted != 0 || target.empty(), "target '{}' is not among those of this processor", target);
+    if (hwy::TargetName(candidate) == name) wanted = candidate;
+  check(wanted != 0 || name.empty(), "target '{}' is not among those of this processor", name);
   hwy::SetSupportedTargetsForTest(wanted);
   hwy::GetChosenTarget().DeInit();  // the next dispatch chooses anew
 }
 
 }  // namespace sparsam::cpu
+#endif

@@ -7,9 +7,11 @@
 
 namespace sparsam::cpu {
 
-// Those that this processor has, best first: "AVX3_DL", "AVX3", "AVX2", ... Kernels use the first.
+// Those that this processor has, best first: "AVX3_DL", "AVX3", "AVX2", ...
 std::vector<std::string> targets();
-// From now on kernels use `target`, one of targets(); empty: the best again. For tests and measurements.
-void restrict_to(std::string_view target);
+// The one that kernels use: the first of targets(), unless restricted.
+std::string target();
+// From now on kernels use `name`, one of targets(); empty: the best again. For tests and measurements.
+void restrict_to(std::string_view name);
 
 }  // namespace sparsam::cpu
