@@ -200,6 +200,8 @@ void gemm(const Gemm& product, GemmCache& cache) {
   check((g.a.dtype == g.b.dtype || g.b.layout) && (g.a.dtype == DType::f32 || g.a.dtype == DType::bf16),
         "gemm: factors of {} and {}", name_of(g.a.dtype), name_of(g.b.dtype));
   check(g.k > 0 && !(g.accumulate && g.bias), "gemm: k = {}", g.k);
+  check(!g.b.layout || (g.c_stride == g.n && (g.a.col_stride != 1 || g.a.row_stride == g.k)),
+        "gemm: strides {} and {} with a packed factor", g.a.row_stride, g.c_stride);
   if (g.m == 0 || g.n == 0) return;
   std::unique_ptr<Lane> lane = cache.impl_->take();
   if (!cache.impl_->native_bf16) widen(g.a, g.m, g.k, lane->a), widen(g.b, g.k, g.n, lane->b);

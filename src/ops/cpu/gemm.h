@@ -23,7 +23,8 @@ inline GemmOperand operand(const float* data, i64 row_stride) { return {data, DT
 inline GemmOperand bf16_operand(const u16* data, i64 row_stride) { return {data, DType::bf16, row_stride, 1}; }
 
 // C (m, n) = A (m, k) B (k, n) + bias, or += with `accumulate`. Both factors of one dtype (a packed B excepted: what
-// pack() made of bf16 goes with bf16); sums in float32.
+// pack() made of bf16 goes with bf16); sums in float32. Fastest when the rows of A, B and C have no gaps; with a packed
+// B, A (if stored by rows) and C must have none.
 struct Gemm {
   i64 m, n, k;
   GemmOperand a, b;

@@ -91,7 +91,7 @@ TEST(Gemm, APackedFactorGivesTheSameProductForAnyRows) {
   for (const DType dtype : {DType::f32, DType::bf16})
     for (const Case& s : cases)
       for (const bool transposed : {false, true}) {
-        const Factor a(s.m, s.k, dtype, false, 1, random), b(s.k, s.n, dtype, transposed, 0, random);
+        const Factor a(s.m, s.k, dtype, false, 0, random), b(s.k, s.n, dtype, transposed, 0, random);
         GemmOperand source = b.operand();
         if (transposed) source.data = b.f32.data(), source.dtype = DType::f32;  // rounded on the way
         const GemmOperand packed = pack(source, s.k, s.n, dtype, arena, cache);

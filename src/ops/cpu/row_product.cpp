@@ -1,5 +1,6 @@
 #include "ops/cpu/row_product.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "base/threads.h"
@@ -17,6 +18,10 @@ i64 round_up(i64 value, i64 multiple) { return (value + multiple - 1) / multiple
 i64 part_size(i64 total, i64 largest, i64 multiple) {
   const i64 rounds = (total + largest * threads() - 1) / (largest * threads());
   return std::min(total, round_up((total + rounds * threads() - 1) / (rounds * threads()), multiple));
+}
+
+void add_to(float* y, const float* x, i64 n) {
+  for (i64 i = 0; i < n; ++i) y[i] += x[i];
 }
 
 GemmOperand stored(const Matrix& w, bool transposed) {
@@ -72,6 +77,7 @@ void multiply_columns(const RowProduct& p, Workspace& workspace) {
   const bool convert = p.w.dtype != dtype;
   const View<std::byte, 2> scratch =
       workspace.arena.allocate<std::byte>(threads(), convert ? part * k * size_of(dtype) : 0);
+  const View<float, 3> tiles = workspace.arena.allocate<float>(threads(), rows, part);
   parallel_dynamic((n + part - 1) / part, [&](int thread, i64 index) {
     const i64 begin = index * part, length = std::min(part, n - begin);
     GemmOperand b = stored(p.w.slice(begin, length), true);
@@ -83,16 +89,23 @@ void multiply_columns(const RowProduct& p, Workspace& workspace) {
         to_float(b.data, b.dtype, reinterpret_cast<float*>(data), length * k);
       b.data = data, b.dtype = dtype;
     }
+    float* tile = tiles[thread].data();  // contiguous: oneDNN writes into parts of rows slowly
     gemm({.m = rows,
           .n = length,
           .k = k,
           .a = a,
           .b = b,
-          .c = p.y.data() + begin,
-          .c_stride = n,
-          .accumulate = p.accumulate,
+          .c = tile,
+          .c_stride = length,
           .bias = p.bias ? p.bias + begin : nullptr},
          workspace.gemms);
+    for (i64 r = 0; r < rows; ++r) {
+      float* y = p.y.data() + r * n + begin;
+      if (p.accumulate)
+        add_to(y, tile + r * length, length);
+      else
+        std::copy_n(tile + r * length, length, y);
+    }
   });
 }
 
@@ -156,30 +169,36 @@ Blocks pack_blocks(In<float, 2> x, i64 depth, i64 width, Workspace& workspace) {
   return blocks;
 }
 
-// Each thread transposes some columns of dy, which then are in its cache, and multiplies them.
+// Each thread transposes some columns of dy, multiplies them, and adds the sum to dw at last: everything but x and dw
+// stays in its cache.
 void add_outer_product_bf16(In<float, 2> dy, In<float, 2> x, Out<float, 2> dw, Workspace& workspace) {
   const i64 rows = dy.shape(0), m = dy.shape(1), n = x.shape(1);
-  constexpr i64 depth = 512, stride = depth + 32;  // no power of two: rows must not share the cache's sets
+  const i64 depth = std::min<i64>(rows, 544);  // not a power of two: rows of dy^T must not share the cache's sets
   const Blocks b = pack_blocks(x, depth, round_up((n + (n - 1) / 1024) / ((n - 1) / 1024 + 1), 64), workspace);
   const i64 part = part_size(m, 384, 32), down = (rows + depth - 1) / depth;
-  const View<u16, 4> scratch = workspace.arena.allocate<u16>(threads(), down, part, stride);
+  const View<u16, 4> columns = workspace.arena.allocate<u16>(threads(), down, part, depth);
+  const View<float, 3> sums = workspace.arena.allocate<float>(threads(), part, b.width);
   parallel_dynamic((m + part - 1) / part, [&](int thread, i64 index) {
     const i64 begin = index * part, length = std::min(part, m - begin);
-    const View<u16, 3> a = scratch[thread];
+    const View<u16, 3> a = columns[thread];
+    const auto depth_of = [&](i64 i) { return std::min(depth, rows - i * depth); };
     for (i64 i = 0; i < down; ++i)
-      transpose_to_bf16(dy.data() + i * depth * m + begin, std::min(depth, rows - i * depth), length, m, a[i].data(),
-                        stride);
-    for (i64 j = 0; j < b.across; ++j)
+      transpose_to_bf16(dy.data() + i * depth * m + begin, depth_of(i), length, m, a[i].data(), depth_of(i));
+    for (i64 j = 0; j < b.across; ++j) {
+      const i64 width = std::min(b.width, n - j * b.width);
+      float* sum = sums[thread].data();
       for (i64 i = 0; i < down; ++i)
         gemm({.m = length,
-              .n = std::min(b.width, n - j * b.width),
-              .k = std::min(depth, rows - i * depth),
-              .a = bf16_operand(a[i].data(), stride),
+              .n = width,
+              .k = depth_of(i),
+              .a = bf16_operand(a[i].data(), depth_of(i)),
               .b = b.blocks[static_cast<size_t>(i * b.across + j)],
-              .c = dw.data() + begin * n + j * b.width,
-              .c_stride = n,
-              .accumulate = true},
+              .c = sum,
+              .c_stride = width,
+              .accumulate = i > 0},
              workspace.gemms);
+      for (i64 r = 0; r < length; ++r) add_to(dw.data() + (begin + r) * n + j * b.width, sum + r * width, width);
+    }
   });
 }
 
