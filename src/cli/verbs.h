@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "base/types.h"
 
 namespace sparsam {
 
@@ -25,6 +26,13 @@ struct Command {
 // A subcommand with the common flags.
 CLI::App* add_verb(CLI::App& program, Command& command, const char* name, const char* description);
 
+// The range of a flag, silent in the help (CLI11 would print both limits beside the flag).
+inline CLI::Validator in_range(i64 least, i64 most) { return CLI::Range(least, most).description(""); }
+
+// Parses the command line and runs the verb: everything between main and the verbs. Errors go to standard error as
+// "sparsam: ...", and become the exit codes of base/error.h.
+Exit run(CLI::App& program, Command& command, int argc, char** argv);
+
 void add_train(CLI::App& program, Command& command);
 void add_eval(CLI::App& program, Command& command);
 void add_score(CLI::App& program, Command& command);
@@ -34,5 +42,6 @@ void add_inspect(CLI::App& program, Command& command);
 void add_bench(CLI::App& program, Command& command);
 void add_corpus(CLI::App& program, Command& command);
 void add_backends(CLI::App& program, Command& command);
+void add_version(CLI::App& program, Command& command);
 
 }  // namespace sparsam

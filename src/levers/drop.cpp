@@ -103,25 +103,38 @@ Drops parse_drops(std::string_view list, const Config& config) {
   return drops;
 }
 
+void check_counts(const Config& config, const DropCounts& counts) {
+  const auto at_most = [](const char* flag, i64 count, i64 available) {
+    if (count < 0 || count > available)
+      fail_usage("--{} is {}, expected 0 to {}: the model has no more", flag, count, available);
+  };
+  const i64 attention = count_of(config, Sublayer::attention), mlp = count_of(config, Sublayer::mlp);
+  at_most("attention", counts.attention, attention);
+  at_most("mlp", counts.mlp, mlp);
+  at_most("block", counts.block, count_of(config, Sublayer::block));
+  at_most("joint", counts.joint, attention + mlp);
+  if (counts.joint > 0 && (counts.attention > 0 || counts.mlp > 0))
+    fail_usage("--joint draws from attention and MLP sublayers already: give it without --attention and --mlp");
+  if (counts.block > 0 && (counts.attention > 0 || counts.mlp > 0 || counts.joint > 0))
+    fail_usage("--block drops both sublayers: give it without --attention, --mlp and --joint");
+}
+
 namespace {
 
 // The `count` lowest scores among sublayers of these kinds.
 std::vector<SublayerScore> lowest(const Config& config, std::span<const SublayerScore> scores,
-                                  std::initializer_list<Sublayer> kinds, i64 count, const char* flag) {
+                                  std::initializer_list<Sublayer> kinds, i64 count) {
   std::vector<SublayerScore> pool;
-  i64 available = 0;
+  if (count == 0) return pool;
   for (const Sublayer kind : kinds) {
-    available += count_of(config, kind);
     for (i64 l = 0; l < static_cast<i64>(config.layers.size()); ++l) {
       if (!has(config.layers[static_cast<size_t>(l)], kind)) continue;
       const auto found = std::find_if(scores.begin(), scores.end(),
                                       [&](const SublayerScore& s) { return s.layer == l && s.kind == kind; });
-      if (count > 0 && found == scores.end()) fail_usage("drop: the scores lack {} {}", name_of(kind), l);
-      if (found != scores.end()) pool.push_back(*found);
+      if (found == scores.end()) fail_usage("drop: the scores lack {}:{}", name_of(kind), l);
+      pool.push_back(*found);
     }
   }
-  if (count < 0 || count > available)
-    fail_usage("--{} is {}, expected 0 to {}: the model has no more", flag, count, available);
   std::stable_sort(pool.begin(), pool.end(), [](const SublayerScore& a, const SublayerScore& b) {
     return a.score != b.score ? a.score < b.score : a.layer > b.layer;
   });
@@ -133,19 +146,16 @@ std::vector<SublayerScore> lowest(const Config& config, std::span<const Sublayer
 
 Drops select_drops(const Config& config, std::span<const SublayerScore> scores, const DropCounts& counts) {
   using enum Sublayer;
-  if (counts.joint > 0 && (counts.attention > 0 || counts.mlp > 0))
-    fail_usage("--joint draws from attention and MLP sublayers already: give it without --attention and --mlp");
-  if (counts.block > 0 && (counts.attention > 0 || counts.mlp > 0 || counts.joint > 0))
-    fail_usage("--block drops both sublayers: give it without --attention, --mlp and --joint");
+  check_counts(config, counts);
   Drops drops;
-  const auto take = [&](std::initializer_list<Sublayer> kinds, i64 count, const char* flag) {
-    for (const SublayerScore& s : lowest(config, scores, kinds, count, flag))
+  const auto take = [&](std::initializer_list<Sublayer> kinds, i64 count) {
+    for (const SublayerScore& s : lowest(config, scores, kinds, count))
       add(drops, config, s.kind, s.layer, Exit::usage);
   };
-  take({attention}, counts.attention, "attention");
-  take({mlp}, counts.mlp, "mlp");
-  take({block}, counts.block, "block");
-  take({attention, mlp}, counts.joint, "joint");
+  take({attention}, counts.attention);
+  take({mlp}, counts.mlp);
+  take({block}, counts.block);
+  take({attention, mlp}, counts.joint);
   sort(drops);
   return drops;
 }

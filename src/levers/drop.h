@@ -29,7 +29,9 @@ struct DropCounts {
   i64 attention = 0, mlp = 0, block = 0;
   i64 joint = 0;  // from attention and MLP sublayers together
 };
-// Errors (usage): more than there are; a sublayer of the model without a score; a block drawn beside sublayers of it.
+// Errors (usage): more than there are; --joint beside --attention or --mlp, --block beside any other.
+void check_counts(const Config& config, const DropCounts& counts);
+// Also: a sublayer of the model without a score.
 Drops select_drops(const Config& config, std::span<const SublayerScore> scores, const DropCounts& counts);
 
 }  // namespace sparsam
