@@ -59,7 +59,7 @@ void initialize(const Params<ParameterSpec>& specs, const Params<Out<float, 2>>&
       weights);
 }
 
-Model model_of(const Config& config, std::shared_ptr<const FlatParams> flat) {
+Model model_of(const Config& config, const std::shared_ptr<const FlatParams>& flat) {
   Model model{config, empty_params<Matrix>(config), flat};
   for_each_parameter(
       parameter_specs(config),

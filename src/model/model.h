@@ -32,7 +32,7 @@ struct FlatParams {
 // Draws weights by the description's specs: the same seed gives the same bits.
 void initialize(const Params<ParameterSpec>& specs, const Params<Out<float, 2>>& weights, u64 seed);
 // A model that reads the f32 weights in `flat` (shared, not copied).
-Model model_of(const Config& config, std::shared_ptr<const FlatParams> flat);
+Model model_of(const Config& config, const std::shared_ptr<const FlatParams>& flat);
 // Random weights of any dtype, for benchmarks.
 Model random_model(const Config& config, DType dtype, u64 seed);
 
