@@ -1,5 +1,6 @@
 #include "text/bpe.h"
 
+#include <array>
 #include <bit>
 #include <queue>
 #include <tuple>
@@ -7,6 +8,9 @@
 #include "base/random.h"
 
 namespace sparsam {
+namespace {
+constexpr size_t short_piece = 48;  // symbols; up to here, scanning all pairs for each merge is faster than a queue
+}  // namespace
 
 MergeTable::MergeTable(i64 merges) : slots_(std::bit_ceil(static_cast<size_t>(merges) * 2 + 2)) {}
 
@@ -35,30 +39,30 @@ void MergeTable::add(i32 left, i32 right, Merge merge) {
 }
 
 void MergeTable::apply(std::vector<i32>& symbols) const {
-  constexpr size_t short_piece = 48;  // below, scanning all pairs for each merge is faster than a queue
   symbols.size() <= short_piece ? apply_scanning(symbols) : apply_queueing(symbols);
 }
 
 void MergeTable::apply_scanning(std::vector<i32>& symbols) const {
   constexpr Merge none{INT32_MAX, -1};
-  const auto at = [&](size_t i) {
-    const Merge* merge = i + 1 < symbols.size() ? find(symbols[i], symbols[i + 1]) : nullptr;
-    return merge == nullptr ? none : *merge;
+  size_t count = symbols.size();
+  std::array<Merge, short_piece> merges;  // merges[i]: of symbols i and i + 1
+  const auto look_up = [&](size_t i) {
+    const Merge* merge = i + 1 < count ? find(symbols[i], symbols[i + 1]) : nullptr;
+    merges[i] = merge == nullptr ? none : *merge;
   };
-  thread_local std::vector<Merge> merges;  // merges[i]: of symbols i and i + 1
-  merges.clear();
-  for (size_t i = 0; i < symbols.size(); ++i) merges.push_back(at(i));
-  while (symbols.size() > 1) {
+  for (size_t i = 0; i < count; ++i) look_up(i);
+  while (count > 1) {
     size_t best = 0;
-    for (size_t i = 1; i < merges.size(); ++i)
+    for (size_t i = 1; i < count; ++i)
       if (merges[i].rank < merges[best].rank) best = i;
-    if (merges[best].id < 0) return;
+    if (merges[best].id < 0) break;
     symbols[best] = merges[best].id;
-    symbols.erase(symbols.begin() + static_cast<i64>(best) + 1);
-    merges.erase(merges.begin() + static_cast<i64>(best) + 1);
-    merges[best] = at(best);
-    if (best > 0) merges[best - 1] = at(best - 1);
+    --count;
+    for (size_t i = best + 1; i < count; ++i) symbols[i] = symbols[i + 1], merges[i] = merges[i + 1];
+    look_up(best);
+    if (best > 0) look_up(best - 1);
   }
+  symbols.resize(count);
 }
 
 void MergeTable::apply_queueing(std::vector<i32>& symbols) const {

@@ -3,6 +3,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "base/error.h"
@@ -56,9 +57,7 @@ pcre2_code* code_of(const std::shared_ptr<void>& code) { return static_cast<pcre
 class Regex::Scratch {
  public:
   explicit Scratch(const pcre2_code* code)
-      : data_(pcre2_match_data_create_from_pattern(code, nullptr)), context_(pcre2_match_context_create(nullptr)) {
-    pcre2_set_match_limit(context_, 1'000'000);
-  }
+      : data_(pcre2_match_data_create_from_pattern(code, nullptr)), context_(pcre2_match_context_create(nullptr)) {}
   ~Scratch() { pcre2_match_data_free(data_), pcre2_match_context_free(context_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
@@ -90,6 +89,9 @@ std::shared_ptr<Regex::Scratch> Regex::scratch() const { return std::make_shared
 
 bool Regex::find(std::string_view text, size_t from, Scratch& scratch, Match& match) const {
   const auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+  // Enough to go through a text of one kind of character a few times, not to try all ways of cutting it.
+  const u64 steps = 1'000'000 + 16 * static_cast<u64>(text.size());
+  pcre2_set_match_limit(scratch.context(), static_cast<u32>(std::min<u64>(steps, UINT32_MAX)));
   int found = pcre2_match(code_of(code_), subject, text.size(), from, 0, scratch.data(), scratch.context());
   if (found == PCRE2_ERROR_JIT_STACKLIMIT)  // the interpreter keeps its state on the heap
     found = pcre2_match(code_of(code_), subject, text.size(), from, PCRE2_NO_JIT, scratch.data(), scratch.context());

@@ -23,7 +23,8 @@ class Regex {
   };
   class Scratch;  // memory for one thread's matches
   std::shared_ptr<Scratch> scratch() const;
-  // The first match at or after `from`. Errors: a match that takes more than a million steps (a pattern that explodes).
+  // The first match at or after `from`. Errors: a match that takes far more steps than the text has bytes (a pattern
+  // that explodes).
   bool find(std::string_view text, size_t from, Scratch& scratch, Match& match) const;
 
   // Calls piece(view) on the matches and on what lies between them: together they are the text (Hugging Face

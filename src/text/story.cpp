@@ -7,7 +7,7 @@ namespace sparsam {
 namespace {
 
 // Parts that do not depend on the state (Walk::scope).
-enum Scope { animal_sentence, animal_seen, animal_in_quotes, wall };  // the last one: wall + depth of the brackets
+enum Scope { animal_sentence, animal_seen, animal_in_quotes, sign };  // the last one: sign + depth of the brackets
 
 constexpr int fewest_events = 3, most_events = 7, deepest_bracket = 3, most_marks = 4;
 
@@ -26,7 +26,7 @@ Animal write_animal(Walk& walk) {
     return std::vector<Alternative>{draw(singular, 1, words.animals, 0), draw(plural, 1, words.animals, 1)};
   };
   std::vector<Alternative> first = nouns();
-  first.push_back(draw(quality, 1.5, words.qualities, 0));
+  first.push_back(draw(quality, 2, words.qualities, 0));
   Chosen chosen = walk.choose(first);
   if (chosen.id == quality) chosen = walk.choose(nouns());
   return {chosen.row, static_cast<Number>(chosen.id)};
@@ -52,7 +52,7 @@ void write_animal_predicate(Walk& walk, Animal animal) {
     walk.choose({choices.end()[-2], choices.end()[-1]});
   }
   enum { stop, manner };
-  if (walk.choose({text(stop, 1, "."), draw(manner, 1, words.manners, 0)}).id == manner) walk.write(".");
+  if (walk.choose({text(stop, 1, "."), draw(manner, 1.5, words.manners, 0)}).id == manner) walk.write(".");
 }
 
 // The rest of a bracket: up to four words or brackets, then its closing half.
@@ -66,7 +66,7 @@ void write_bracket(Walk& walk, int bracket, int depth) {
     const Chosen chosen = walk.choose(choices);
     if (chosen.id == close) return;
     if (chosen.id == open)
-      walk.scope(wall + depth + 1, [&](Walk& inner) { write_bracket(inner, chosen.row, depth + 1); });
+      walk.scope(sign + depth + 1, [&](Walk& inner) { write_bracket(inner, chosen.row, depth + 1); });
   }
   walk.write(words.brackets.cell(bracket, 1));
 }
@@ -111,9 +111,8 @@ class Teller {
     if (s_.events < most_events) {
       for (int p = 0; p < s_.people; ++p) choices.push_back(person(p));
       if (s_.last >= 0) choices.push_back(word(pronoun, 1.5, words_.names, s_.name[s_.last], 1));
-      choices.insert(choices.end(),
-                     {text(animal, 2.5, " The"), text(quote, 0.8, " \""), text(brackets, 0.5, " On the wall stands:"),
-                      draw(connector, 2, words_.connectors, 0)});
+      choices.insert(choices.end(), {text(animal, 3, " The"), text(quote, 0.8, " \""),
+                                     text(brackets, 0.5, " A sign says:"), draw(connector, 2, words_.connectors, 0)});
     }
     if (s_.events >= fewest_events) choices.push_back(text(end, 1.2, " In the evening,"));
     int chosen = walk_.choose(choices).id;
@@ -131,7 +130,7 @@ class Teller {
     else if (chosen == quote)
       dialogue();
     else if (chosen == brackets)
-      writing_on_the_wall();
+      read_sign();
     else
       act(s_.last = chosen == pronoun ? s_.last : chosen);
   }
@@ -213,7 +212,7 @@ class Teller {
         break;
     }
     enum { stop, manner };
-    if (walk_.choose({text(stop, 1, "."), draw(manner, 1, words_.manners, 0)}).id == manner) walk_.write(".");
+    if (walk_.choose({text(stop, 1, "."), draw(manner, 1.5, words_.manners, 0)}).id == manner) walk_.write(".");
   }
 
   void feel() {
@@ -309,8 +308,8 @@ class Teller {
     s_.last = answerer;
   }
 
-  void writing_on_the_wall() {
-    walk_.scope(wall, [](Walk& walk) {
+  void read_sign() {
+    walk_.scope(sign, [](Walk& walk) {
       const int bracket = walk.choose({draw(0, 1, story_words().brackets, 0)}).row;
       write_bracket(walk, bracket, 1);
       walk.write(".");

@@ -24,7 +24,7 @@ struct StoryWords {
   Table regards;     // transitive verbs: singular, plural
   Table manners;     // adverbs
   Table moods;       //
-  Table marks;       // words on the wall
+  Table marks;       // words on a sign
   Table brackets;    // opening, closing
 };
 const StoryWords& story_words();

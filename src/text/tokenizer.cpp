@@ -46,7 +46,7 @@ class PieceCache {
 
 }  // namespace
 
-void Tokenizer::Data::encode_piece(std::string_view piece, std::vector<i32>& symbols) const {
+void TokenizerData::encode_piece(std::string_view piece, std::vector<i32>& symbols) const {
   symbols.clear();
   if (ignore_merges) {
     const auto whole = ids.find(piece);
@@ -66,7 +66,7 @@ void Tokenizer::Data::encode_piece(std::string_view piece, std::vector<i32>& sym
   merges.apply(symbols);
 }
 
-void Tokenizer::Data::encode_section(std::string_view text, std::vector<i32>& out) const {
+void TokenizerData::encode_section(std::string_view text, std::vector<i32>& out) const {
   constexpr size_t longest_cached = 64;
   std::vector<i32> symbols;
   PieceCache cache(text.size());
@@ -136,7 +136,7 @@ std::vector<i32> encode_parallel(const Tokenizer& tokenizer, std::string_view te
     std::string_view text;
     i32 id;  // of an added token, where the text is empty
   };
-  const Tokenizer::Data& data = *tokenizer.data_;
+  const TokenizerData& data = *tokenizer.data_;
   std::vector<Part> parts;
   const auto cut = [&](std::string_view section) {
     while (!section.empty()) {

@@ -17,6 +17,8 @@ namespace sparsam {
 // What to do with special tokens that stand in the text as text ("<|endoftext|>").
 enum class SpecialTokens { recognise, as_text };
 
+struct TokenizerData;
+
 // Immutable and cheap to copy; all threads may use one.
 class Tokenizer {
  public:
@@ -43,9 +45,8 @@ class Tokenizer {
   friend std::vector<i32> encode_parallel(const Tokenizer& tokenizer, std::string_view text);
 
  private:
-  struct Data;
-  explicit Tokenizer(std::shared_ptr<const Data> data) : data_(std::move(data)) {}
-  std::shared_ptr<const Data> data_;
+  explicit Tokenizer(std::shared_ptr<const TokenizerData> data) : data_(std::move(data)) {}
+  std::shared_ptr<const TokenizerData> data_;
 };
 
 std::vector<i32> encode_parallel(const Tokenizer& tokenizer, std::string_view text);

@@ -2,17 +2,19 @@
 #pragma once
 
 #include <array>
-#include <deque>
+#include <optional>
+#include <string>
+#include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "text/added_tokens.h"
 #include "text/bpe.h"
 #include "text/splitter.h"
-#include "text/tokenizer.h"
 
 namespace sparsam {
 
-struct Tokenizer::Data {
+struct TokenizerData {
   std::string json;                                // as read
   std::vector<std::optional<std::string>> tokens;  // bytes by id; some ids may be unused
   std::unordered_map<std::string_view, i32> ids;   // of the model's tokens (added ones excluded), by bytes

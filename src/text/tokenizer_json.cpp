@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "formats/json.h"
+#include "text/tokenizer.h"
 #include "text/tokenizer_data.h"
 
 namespace sparsam {
@@ -185,32 +186,10 @@ std::vector<AddedToken> read_added_tokens(const std::vector<Json>& list, const s
   return tokens;
 }
 
-}  // namespace
+using Names = std::unordered_map<std::string_view, i32>;  // of the model's tokens, as the file writes them
 
-Tokenizer Tokenizer::from_json(std::string_view json, std::string_view where) {
-  const Json root = parse_json(json, where);
-  Fields fields(root, std::string(where));
-  fields.ignore("version");
-  for (const char* field : {"truncation", "padding"})
-    if (fields.find(field) != nullptr) refuse(where, field);
-  auto data = std::make_shared<Data>();
-  data->json = json;
-  if (const Json* normalizer = fields.find("normalizer")) {
-    Fields kind(*normalizer, fmt::format("{}: normalizer", where));
-    refuse(kind.where(), fmt::format("type '{}'", printable(type_of(kind))));
-  }
-  data->byte_level =
-      fields.find("pre_tokenizer") != nullptr && read_pre_tokenizer(fields.object("pre_tokenizer"), data->splitter);
-  if (fields.find("pre_tokenizer") != nullptr && !data->byte_level)
-    refuse(fmt::format("{}: pre_tokenizer", where), "a pre-tokenizer without ByteLevel");
-  if (fields.find("post_processor") != nullptr)
-    data->beginning_of_text = read_post_processor(fields.object("post_processor"));
-  if (fields.find("decoder") != nullptr) check_decoder(fields.object("decoder"));
-  const std::vector<AddedToken> added =
-      read_added_tokens(fields.or_default<std::vector<Json>>("added_tokens", {}), std::string(where));
-  const Model model = read_model(fields.object("model"));
-  fields.finish();
-
+Names place_tokens(TokenizerData& data, const Model& model, const std::vector<AddedToken>& added,
+                   const std::string& where) {
   // Ids may have holes, but no more than there are tokens: memory follows the largest id.
   i64 largest = 0;
   for (const auto& [token, id] : model.vocab) largest = std::max<i64>(largest, id);
@@ -218,52 +197,85 @@ Tokenizer Tokenizer::from_json(std::string_view json, std::string_view where) {
   if (const i64 count = static_cast<i64>(model.vocab.size() + added.size()); largest > 2 * count + 1024)
     fail("{}: the largest token id is {}, but there are {} tokens", where, largest, count);
 
-  data->tokens.resize(static_cast<size_t>(largest) + 1);  // ids_ refers to the strings: they must not move from here on
-  std::unordered_map<std::string_view, i32> by_name;
+  data.tokens.resize(static_cast<size_t>(largest) +
+                     1);  // data.ids refers to the strings: they do not move from here on
   std::unordered_set<std::string_view> added_names;
   for (const AddedToken& token : added) added_names.insert(token.content);
+  Names names;
   for (const auto& [name, id] : model.vocab) {
-    if (data->tokens[id])
-      fail("{}: id {} is that of '{}' and of '{}'", where, id, printable(*data->tokens[id]), printable(name));
+    if (data.tokens[id])
+      fail("{}: id {} is that of '{}' and of '{}'", where, id, printable(*data.tokens[id]), printable(name));
     // In a byte-level vocabulary a name outside the alphabet is a token that no text reaches; its bytes are its name.
-    const auto bytes = added_names.count(name) > 0 ? std::nullopt : data->byte_level ? from_byte_alphabet(name) : name;
-    data->tokens[id] = bytes.value_or(name);
-    if (bytes) data->ids.emplace(*data->tokens[id], id);
-    by_name.emplace(name, id);
+    const auto bytes = added_names.count(name) > 0 ? std::nullopt : data.byte_level ? from_byte_alphabet(name) : name;
+    data.tokens[id] = bytes.value_or(name);
+    if (bytes) data.ids.emplace(*data.tokens[id], id);
+    names.emplace(name, id);
   }
   for (const AddedToken& token : added) {
-    std::optional<std::string>& place = data->tokens[token.id];
-    const auto named = by_name.find(token.content);
-    if ((place && *place != token.content) || (named != by_name.end() && named->second != token.id))
-      fail("{}: added token '{}' has id {}, which the vocabulary says otherwise", where, printable(token.content),
+    std::optional<std::string>& place = data.tokens[token.id];
+    const auto named = names.find(token.content);
+    if ((place && *place != token.content) || (named != names.end() && named->second != token.id))
+      fail("{}: added token '{}' has id {}, but the vocabulary says otherwise", where, printable(token.content),
            token.id);
     place = token.content;
   }
-  data->added = AddedTokens(added);
-
-  data->merges = MergeTable(static_cast<i64>(model.merges.size()));
-  for (size_t rank = 0; rank < model.merges.size(); ++rank) {
-    const auto& [left, right] = model.merges[rank];
-    const auto id_of = [&](const std::string& name) {
-      const auto found = by_name.find(name);
-      if (found == by_name.end())
-        fail("{}: merge {} ('{}' '{}') needs the token '{}', which the vocabulary lacks", where, rank, printable(left),
-             printable(right), printable(name));
-      return found->second;
-    };
-    data->merges.add(id_of(left), id_of(right), {static_cast<i32>(rank), id_of(left + right)});
-  }
-  data->ignore_merges = model.ignore_merges;
+  data.added = AddedTokens(added);
   for (int byte = 0; byte < 256; ++byte) {
-    const auto found = data->ids.find(std::string(1, static_cast<char>(byte)));
-    data->byte_ids[byte] = found == data->ids.end() ? -1 : found->second;
+    const auto found = data.ids.find(std::string(1, static_cast<char>(byte)));
+    data.byte_ids[byte] = found == data.ids.end() ? -1 : found->second;
   }
   for (const char* name : {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"})
     for (const AddedToken& token : added)
-      if (token.content == name && !data->end_of_text) data->end_of_text = token.id;
-  if (data->beginning_of_text &&
-      (*data->beginning_of_text > largest || !data->tokens[*data->beginning_of_text].has_value()))
-    fail("{}: post_processor uses token {}, which does not exist", where, *data->beginning_of_text);
+      if (token.content == name && !data.end_of_text) data.end_of_text = token.id;
+  return names;
+}
+
+MergeTable merge_table(const Model& model, const Names& names, const std::string& where) {
+  MergeTable table(static_cast<i64>(model.merges.size()));
+  for (size_t rank = 0; rank < model.merges.size(); ++rank) {
+    const auto& merge = model.merges[rank];
+    const auto id_of = [&](const std::string& name) {
+      const auto found = names.find(name);
+      if (found == names.end())
+        fail("{}: merge {} ('{}' '{}') needs the token '{}', which the vocabulary lacks", where, rank,
+             printable(merge.first), printable(merge.second), printable(name));
+      return found->second;
+    };
+    table.add(id_of(merge.first), id_of(merge.second), {static_cast<i32>(rank), id_of(merge.first + merge.second)});
+  }
+  return table;
+}
+
+}  // namespace
+
+Tokenizer Tokenizer::from_json(std::string_view json, std::string_view where) {
+  const Json root = parse_json(json, where);
+  const std::string place(where);
+  Fields fields(root, place);
+  fields.ignore("version");
+  for (const char* field : {"truncation", "padding"})
+    if (fields.find(field) != nullptr) refuse(where, field);
+  if (fields.find("normalizer") != nullptr) {
+    Fields normalizer = fields.object("normalizer");
+    refuse(normalizer.where(), fmt::format("type '{}'", printable(type_of(normalizer))));
+  }
+  auto data = std::make_shared<TokenizerData>();
+  data->json = json;
+  data->byte_level = fields.find("pre_tokenizer") != nullptr;
+  if (data->byte_level && !read_pre_tokenizer(fields.object("pre_tokenizer"), data->splitter))
+    refuse(place + ": pre_tokenizer", "a pre-tokenizer without ByteLevel");
+  if (fields.find("post_processor") != nullptr)
+    data->beginning_of_text = read_post_processor(fields.object("post_processor"));
+  if (fields.find("decoder") != nullptr) check_decoder(fields.object("decoder"));
+  const auto added = read_added_tokens(fields.or_default<std::vector<Json>>("added_tokens", {}), place);
+  const Model model = read_model(fields.object("model"));
+  fields.finish();
+
+  data->ignore_merges = model.ignore_merges;
+  data->merges = merge_table(model, place_tokens(*data, model, added, place), place);
+  if (const auto first = data->beginning_of_text;
+      first && (*first >= static_cast<i64>(data->tokens.size()) || !data->tokens[*first]))
+    fail("{}: post_processor uses token {}, which does not exist", where, *first);
   return Tokenizer(std::move(data));
 }
 
