@@ -63,24 +63,31 @@ void run(const Attention& op, Workspace& workspace) {
 
 namespace {
 
-// One head, or the heads of one group in turn: the panels of a group and of the head at hand, and the scores.
+// The panels of a group and of the head at hand, their gradients, and the scores.
 struct BackwardScratch {
-  Panel k, v, q, dy;   // (whole tiles of T, D)
-  float *lse, *delta;  // (whole tiles of T)
-  float *scores, *dp;  // (tile, chunk)
-  Panel p, ds;         // (tile, chunk); f32: over the scores and dp
+  i64 rows;             // whole tiles of T
+  Panel k, v, q, dy;    // (rows, D)
+  float *dk, *dv, *dq;  // (rows, D)
+  float *lse, *delta;   // (rows)
+  float *scores, *dp;   // (tile, chunk)
+  Panel p, ds;          // (tile, chunk); f32: over the scores and dp
 };
 
-BackwardScratch allocate_backward_scratch(i64 padded, i64 size, DType dtype, Arena& arena) {
-  const auto rows = [&] { return allocate_panel(padded, size, dtype, arena); };
-  BackwardScratch s{rows(),
-                    rows(),
-                    rows(),
-                    rows(),
-                    arena.allocate<float>(padded).data(),
-                    arena.allocate<float>(padded).data(),
-                    arena.allocate<float>(tile, chunk).data(),
-                    arena.allocate<float>(tile, chunk).data(),
+BackwardScratch allocate_backward_scratch(i64 rows, i64 size, DType dtype, Arena& arena) {
+  const auto panel = [&] { return allocate_panel(rows, size, dtype, arena); };
+  const auto floats = [&](i64 n) { return arena.allocate<float>(n).data(); };
+  BackwardScratch s{rows,
+                    panel(),
+                    panel(),
+                    panel(),
+                    panel(),
+                    floats(rows * size),
+                    floats(rows * size),
+                    floats(rows * size),
+                    floats(rows),
+                    floats(rows),
+                    floats(tile * chunk),
+                    floats(tile * chunk),
                     {},
                     {}};
   const auto scores = [&](float* f32) {
@@ -91,74 +98,82 @@ BackwardScratch allocate_backward_scratch(i64 padded, i64 size, DType dtype, Are
   return s;
 }
 
-// Head h of sequence b: dq, and its share of its group's dk and dv (`first`: the group's first head).
-void head_backward(const AttentionBackward& op, i64 b, i64 h, bool first, const BackwardScratch& s, GemmCache& gemms) {
-  const i64 time = op.q.shape(1), heads = op.q.shape(2), size = op.q.shape(3), groups = op.k.shape(2);
-  const i64 g = h * groups / heads, padded = whole_tiles(time);
-  gather(head(op.q, b, 0, h), time, padded, s.q);
-  gather(head(op.dy, b, 0, h), time, padded, s.dy);
-  row_dots(head(op.dy, b, 0, h), head(op.y, b, 0, h), time, size, s.delta);
+// out (rows, D) = dense, into a tensor whose rows of one head lie apart.
+void scatter(const float* dense, const Out<float, 4>& out, i64 b, i64 h) {
+  const i64 size = out.shape(3);
+  for (i64 t = 0; t < out.shape(1); ++t) std::copy_n(dense + t * size, size, head_rows(out, b, t, h));
+}
+
+// Gathers head h of sequence b and its statistics; padded queries get weight zero.
+void gather_head(const AttentionBackward& op, i64 b, i64 h, const BackwardScratch& s) {
+  const i64 time = op.q.shape(1);
+  gather(head(op.q, b, 0, h), time, s.rows, s.q);
+  gather(head(op.dy, b, 0, h), time, s.rows, s.dy);
+  row_dots(head(op.dy, b, 0, h), head(op.y, b, 0, h), time, op.q.shape(3), s.delta);
   std::copy_n(&op.lse(b, h, 0), time, s.lse);
-  std::fill(s.lse + time, s.lse + padded, std::numeric_limits<float>::infinity());
-  std::fill(s.delta + time, s.delta + padded, 0.0f);
+  std::fill(s.lse + time, s.lse + s.rows, std::numeric_limits<float>::infinity());
+  std::fill(s.delta + time, s.delta + s.rows, 0.0f);
+}
+
+// The head at hand: dq, and its share of its group's dk and dv (`first`: of the group's heads).
+void head_backward(const AttentionBackward& op, bool first, const BackwardScratch& s, GemmCache& gemms) {
+  const i64 time = op.q.shape(1), size = op.q.shape(3);
   for (i64 key = 0; key < time; key += tile) {
-    const i64 keys = std::min(tile, time - key), start = op.causal ? key : 0;
+    const i64 start = op.causal ? key : 0;
     for (i64 query = start; query < time; query += chunk) {
-      const i64 columns = std::min(chunk, padded - query), queries = std::min(chunk, time - query);
-      for (i64 c = 0; c < columns; c += tile) {
-        gemm({.m = tile,
-              .n = tile,
-              .k = size,
-              .a = s.k.from(key),
-              .b = s.q.from(query + c).transposed(),
-              .c = s.scores + c,
-              .c_stride = chunk},
-             gemms);
-        gemm({.m = tile,
-              .n = tile,
-              .k = size,
-              .a = s.v.from(key),
-              .b = s.dy.from(query + c).transposed(),
-              .c = s.dp + c,
-              .c_stride = chunk},
-             gemms);
-      }
+      const i64 columns = std::min(chunk, s.rows - query);
+      gemm({.m = tile,
+            .n = columns,
+            .k = size,
+            .a = s.k.from(key),
+            .b = s.q.from(query).transposed(),
+            .c = s.scores,
+            .c_stride = chunk},
+           gemms);
+      gemm({.m = tile,
+            .n = columns,
+            .k = size,
+            .a = s.v.from(key),
+            .b = s.dy.from(query).transposed(),
+            .c = s.dp,
+            .c_stride = chunk},
+           gemms);
       scores_backward({.scores = s.scores,
                        .dp = s.dp,
                        .lse = s.lse + query,
                        .delta = s.delta + query,
-                       .rows = keys,
+                       .rows = std::min(tile, time - key),
                        .columns = columns,
                        .first = op.causal ? key - query : 0,
                        .step = op.causal ? 1 : 0,
                        .scale = op.scale},
                       s.p, s.ds);
       const bool more = !first || query > start;
-      gemm({.m = keys,
+      gemm({.m = tile,
             .n = size,
             .k = columns,
             .a = s.p.from(0),
             .b = s.dy.from(query),
-            .c = head_rows(op.dv, b, key, g),
-            .c_stride = groups * size,
+            .c = s.dv + key * size,
+            .c_stride = size,
             .accumulate = more},
            gemms);
-      gemm({.m = keys,
+      gemm({.m = tile,
             .n = size,
             .k = columns,
             .a = s.ds.from(0),
             .b = s.q.from(query),
-            .c = head_rows(op.dk, b, key, g),
-            .c_stride = groups * size,
+            .c = s.dk + key * size,
+            .c_stride = size,
             .accumulate = more},
            gemms);
-      gemm({.m = queries,
+      gemm({.m = columns,
             .n = size,
             .k = tile,
             .a = s.ds.from(0).transposed(),
             .b = s.k.from(key),
-            .c = head_rows(op.dq, b, query, h),
-            .c_stride = heads * size,
+            .c = s.dq + query * size,
+            .c_stride = size,
             .accumulate = key > 0},
            gemms);
     }
@@ -170,17 +185,21 @@ void head_backward(const AttentionBackward& op, i64 b, i64 h, bool first, const 
 // One work item owns the gradients of a group's keys and values and of its heads' queries.
 void run(const AttentionBackward& op, Workspace& workspace) {
   const i64 time = op.q.shape(1), heads = op.q.shape(2), size = op.q.shape(3), groups = op.k.shape(2);
-  const i64 padded = whole_tiles(time);
   const Arena::Mark mark = workspace.arena.mark();
   std::vector<BackwardScratch> scratch;
   for (int t = 0; t < threads(); ++t)
-    scratch.push_back(allocate_backward_scratch(padded, size, dtype_of(op.compute), workspace.arena));
+    scratch.push_back(allocate_backward_scratch(whole_tiles(time), size, dtype_of(op.compute), workspace.arena));
   parallel_dynamic(op.q.shape(0) * groups, [&](int thread, i64 index) {
     const i64 b = index / groups, g = index % groups, first = g * heads / groups;
     const BackwardScratch& s = scratch[static_cast<size_t>(thread)];
-    gather(head(op.k, b, 0, g), time, padded, s.k);
-    gather(head(op.v, b, 0, g), time, padded, s.v);
-    for (i64 h = first; h < first + heads / groups; ++h) head_backward(op, b, h, h == first, s, workspace.gemms);
+    gather(head(op.k, b, 0, g), time, s.rows, s.k);
+    gather(head(op.v, b, 0, g), time, s.rows, s.v);
+    for (i64 h = first; h < first + heads / groups; ++h) {
+      gather_head(op, b, h, s);
+      head_backward(op, h == first, s, workspace.gemms);
+      scatter(s.dq, op.dq, b, h);
+    }
+    scatter(s.dk, op.dk, b, g), scatter(s.dv, op.dv, b, g);
   });
   workspace.arena.release(mark);
 }

@@ -17,15 +17,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace sparsam::cpu::HWY_NAMESPACE {
 
-// Panel elements, written from vectors of float.
-template <class D>
-HWY_INLINE void store(D d, hn::Vec<D> x, float* y) {
-  hn::StoreU(x, d, y);
-}
-template <class D>
-HWY_INLINE void store(D d, hn::Vec<D> x, Bf16* y) {
-  store_bf16(d, x, &y->bits);
-}
 template <class Body>
 HWY_INLINE void with_panel(const Panel& panel, Body&& body) {
   if (panel.dtype == DType::bf16)
@@ -196,15 +187,14 @@ void attend(const QueryTile& queries, const QueryTileScratch& scratch, GemmCache
   gather(queries.q, queries.rows, tile, scratch.q);
   for (i64 begin = 0; begin < queries.keys; begin += chunk) {
     const i64 columns = std::min(chunk, whole_tiles(queries.keys - begin));
-    for (i64 c = 0; c < columns; c += tile)
-      gemm({.m = tile,
-            .n = tile,
-            .k = head_size,
-            .a = scratch.q.from(0),
-            .b = queries.k.from(begin + c).transposed(),
-            .c = scratch.scores + c,
-            .c_stride = chunk},
-           gemms);
+    gemm({.m = tile,
+          .n = columns,
+          .k = head_size,
+          .a = scratch.q.from(0),
+          .b = queries.k.from(begin).transposed(),
+          .c = scratch.scores,
+          .c_stride = chunk},
+         gemms);
     const Mask mask{(queries.causal ? queries.first_keys : queries.keys) - begin, queries.causal ? 1 : 0};
     softmax_chunk(scratch.scores, queries.scale, queries.rows, columns, mask, begin == 0, scratch.p, scratch.state);
     gemm({.m = tile,
