@@ -23,7 +23,7 @@ class Twin {
   template <template <class> class O>
   O<Bounded> of(const O<float>& op) {
     O<Bounded> twin{};
-    O<float>::fields([this](const char*, auto& to, const auto& from) { convert(to, from); }, twin, op);
+    O<float>::fields([this](const char*, auto& to, const auto& from) { this->convert(to, from); }, twin, op);
     return twin;
   }
 
