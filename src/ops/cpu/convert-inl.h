@@ -32,6 +32,11 @@ HWY_INLINE void store_bf16(D d, V x, u16* y) {
   hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, hn::ShiftRight<16>(rounded_to_bf16(d, x)))), d16, y);
 }
 
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void store(D d, V x, float* y) {
+  hn::StoreU(x, d, y);
+}
+
 // One vector of stored numbers as float32.
 template <class D>
 HWY_INLINE hn::Vec<D> load(D d, const float* x) {
@@ -53,6 +58,18 @@ HWY_INLINE hn::Vec<D> load(D d, const F16* x) {
   const hn::Rebind<hwy::float16_t, D> d16;
   return hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(x)));
 }
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void store(D, V x, F16* y) {
+  const hn::Rebind<hwy::float16_t, D> d16;
+  hn::StoreU(hn::DemoteTo(d16, x), d16, reinterpret_cast<hwy::float16_t*>(y));
+}
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void store(D d, V x, Bf16* y) {
+  store_bf16(d, x, &y->bits);
+}
+inline void store_one(float x, float* y) { *y = x; }
+inline void store_one(float x, F16* y) { y->bits = float_to_f16(x); }
+inline void store_one(float x, Bf16* y) { y->bits = float_to_bf16(x); }
 inline float load_one(const float* x) { return *x; }
 inline float load_one(const Bf16* x) { return bf16_to_float(x->bits); }
 inline float load_one(const F16* x) { return f16_to_float(x->bits); }

@@ -74,22 +74,24 @@ HWY_INLINE void store_transposed(Pairs p0, Pairs p1, Pairs p2, Pairs p3, void* y
 }
 #endif
 
-void transpose_to_bf16_kernel(const float* x, i64 rows, i64 cols, i64 x_stride, u16* y, i64 y_stride) {
-  i64 whole_rows = 0, whole_cols = 0;
+void transpose_to_bf16_kernel(const void* source, DType dtype, i64 rows, i64 cols, i64 x_stride, u16* y, i64 y_stride) {
+  with_elements(source, dtype, [&](const auto* x) {
+    i64 whole_rows = 0, whole_cols = 0;
 #if HWY_TARGET != HWY_SCALAR
-  const i64 lanes = static_cast<i64>(hn::Lanes(D()));
-  constexpr i64 line = 32;  // rows to a cache line of y
-  whole_rows = rows / 8 * 8, whole_cols = cols / lanes * lanes;
-  for (i64 block = 0; block < whole_rows; block += line)
-    for (i64 j = 0; j < whole_cols; j += lanes)
-      for (i64 i = block; i < std::min(block + line, whole_rows); i += 8) {
-        const auto pair = [&](i64 row) HWY_ATTR { return row_pairs(x + (i + row) * x_stride + j, x_stride); };
-        store_transposed(pair(0), pair(2), pair(4), pair(6), y + j * y_stride + i, y_stride * 2);
-      }
+    const i64 lanes = static_cast<i64>(hn::Lanes(D()));
+    constexpr i64 line = 32;  // rows to a cache line of y
+    whole_rows = rows / 8 * 8, whole_cols = cols / lanes * lanes;
+    for (i64 block = 0; block < whole_rows; block += line)
+      for (i64 j = 0; j < whole_cols; j += lanes)
+        for (i64 i = block; i < std::min(block + line, whole_rows); i += 8) {
+          const auto pair = [&](i64 row) HWY_ATTR { return row_pairs(x + (i + row) * x_stride + j, x_stride); };
+          store_transposed(pair(0), pair(2), pair(4), pair(6), y + j * y_stride + i, y_stride * 2);
+        }
 #endif
-  for (i64 i = 0; i < rows; ++i)
-    for (i64 j = i < whole_rows ? whole_cols : 0; j < cols; ++j)
-      y[j * y_stride + i] = float_to_bf16(x[i * x_stride + j]);
+    for (i64 i = 0; i < rows; ++i)
+      for (i64 j = i < whole_rows ? whole_cols : 0; j < cols; ++j)
+        y[j * y_stride + i] = float_to_bf16(load_one(x + i * x_stride + j));
+  });
 }
 
 constexpr i64 panel_rows = 32;  // rows are padded to a multiple of it
@@ -165,7 +167,10 @@ void to_bf16(const void* x, DType dtype, u16* y, i64 n) { HWY_DYNAMIC_DISPATCH(t
 void to_float(const void* x, DType dtype, float* y, i64 n) { HWY_DYNAMIC_DISPATCH(to_float_kernel)(x, dtype, y, n); }
 
 void transpose_to_bf16(const float* x, i64 rows, i64 cols, i64 x_stride, u16* y, i64 y_stride) {
-  HWY_DYNAMIC_DISPATCH(transpose_to_bf16_kernel)(x, rows, cols, x_stride, y, y_stride);
+  HWY_DYNAMIC_DISPATCH(transpose_to_bf16_kernel)(x, DType::f32, rows, cols, x_stride, y, y_stride);
+}
+void transpose_to_bf16(const u16* x, i64 rows, i64 cols, i64 x_stride, u16* y, i64 y_stride) {
+  HWY_DYNAMIC_DISPATCH(transpose_to_bf16_kernel)(x, DType::bf16, rows, cols, x_stride, y, y_stride);
 }
 
 void pack_panels(const PanelSource& b, i64 panel, i64 begin, i64 end, u16* y) {

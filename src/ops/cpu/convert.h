@@ -11,6 +11,7 @@ void to_bf16(const float* x, u16* y, i64 n);
 void to_float(const void* x, DType dtype, float* y, i64 n);  // from f32, bf16 or f16
 void to_bf16(const void* x, DType dtype, u16* y, i64 n);     // from f32, bf16 or f16
 // y (cols, rows) = x (rows, cols) transposed and rounded; the strides are the distances of rows in elements.
+void transpose_to_bf16(const u16* x, i64 rows, i64 cols, i64 x_stride, u16* y, i64 y_stride);  // x in bf16
 void transpose_to_bf16(const float* x, i64 rows, i64 cols, i64 x_stride, u16* y, i64 y_stride);
 
 // Part of B (k, n) in the blocked order of bf16 products: panels of `panel` columns, in each the rows by twos, in a

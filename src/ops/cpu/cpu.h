@@ -7,6 +7,10 @@
 
 namespace sparsam::cpu {
 
+void run(const Embedding& op, Workspace& workspace);
+void run(const EmbeddingBackward& op, Workspace& workspace);
+void run(const LinearCrossEntropy& op, Workspace& workspace);
+void run(const LinearCrossEntropyBackward& op, Workspace& workspace);
 void run(const Matmul& op, Workspace& workspace);
 void run(const MatmulBackwardInput& op, Workspace& workspace);
 void run(const MatmulBackwardWeight& op, Workspace& workspace);

@@ -14,12 +14,6 @@ constexpr i64 packing_rows = 256;  // from which on a packed weight repays the p
 
 i64 round_up(i64 value, i64 multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// The size of equal parts, at most `largest`, of which every thread gets equally many.
-i64 part_size(i64 total, i64 largest, i64 multiple) {
-  const i64 rounds = (total + largest * threads() - 1) / (largest * threads());
-  return std::min(total, round_up((total + rounds * threads() - 1) / (rounds * threads()), multiple));
-}
-
 void add_to(float* y, const float* x, i64 n) {
   for (i64 i = 0; i < n; ++i) y[i] += x[i];
 }
@@ -111,6 +105,11 @@ void multiply_columns(const RowProduct& p, Workspace& workspace) {
 
 }  // namespace
 
+i64 part_size(i64 total, i64 largest, i64 multiple) {
+  const i64 rounds = (total + largest * threads() - 1) / (largest * threads());
+  return std::min(total, round_up((total + rounds * threads() - 1) / (rounds * threads()), multiple));
+}
+
 GemmOperand prepare_weight(const Matrix& w, bool transposed, i64 rows, Compute compute, Workspace& workspace) {
   const DType dtype = factor_type(compute);
   const bool packed = rows >= packing_rows;
@@ -119,6 +118,28 @@ GemmOperand prepare_weight(const Matrix& w, bool transposed, i64 rows, Compute c
   const GemmOperand b = stored(factor, transposed);
   const i64 k = transposed ? w.cols : w.rows, n = transposed ? w.rows : w.cols;
   return packed ? pack(b, k, n, dtype, workspace.arena, workspace.gemms) : b;
+}
+
+std::vector<GemmOperand> prepare_blocks(const Matrix& w, i64 block, bool transposed, i64 rows, Compute compute,
+                                        Workspace& workspace) {
+  const DType dtype = factor_type(compute);
+  // In float32 the stored order is as fast as a packed one if its columns are read.
+  const bool packed = rows >= packing_rows && !(transposed && w.dtype == DType::f32 && dtype == DType::f32);
+  const i64 count = (w.rows + block - 1) / block;
+  const auto k = [&](i64 length) { return transposed ? w.cols : length; };
+  const auto n = [&](i64 length) { return transposed ? length : w.cols; };
+  const i64 widest = std::min(block, w.rows);
+  const i64 bytes = packed ? packed_bytes(k(widest), n(widest), dtype, workspace.gemms) : 0;
+  const View<std::byte, 2> memory = workspace.arena.allocate<std::byte>(count, round_up(bytes, 64));
+  const Matrix factor = w.dtype == dtype || packed ? w : converted(w, dtype, workspace.arena);
+  std::vector<GemmOperand> blocks(static_cast<size_t>(count));
+  parallel_dynamic(count, [&](int, i64 index) {
+    const i64 length = std::min(block, w.rows - index * block);
+    const GemmOperand b = stored(factor.slice(index * block, length), transposed);
+    blocks[static_cast<size_t>(index)] =
+        packed ? pack(b, k(length), n(length), dtype, memory[index].data(), workspace.gemms) : b;
+  });
+  return blocks;
 }
 
 void multiply_rows(const RowProduct& p, Workspace& workspace) {

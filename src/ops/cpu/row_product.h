@@ -2,6 +2,8 @@
 // gemm(). Shared by Matmul and the linear head.
 #pragma once
 
+#include <vector>
+
 #include "ops/compute.h"
 #include "ops/cpu/gemm.h"
 #include "ops/cpu/workspace.h"
@@ -12,8 +14,14 @@ namespace sparsam::cpu {
 
 constexpr DType factor_type(Compute compute) { return compute == Compute::bf16 ? DType::bf16 : DType::f32; }
 
+// Equal parts of at most about `largest`, multiples of `multiple`, of which every thread gets equally many.
+i64 part_size(i64 total, i64 largest, i64 multiple);
+
 // A weight as the factor B (w, or w^T if `transposed`), converted and, when `rows` make it pay, packed in the arena.
 GemmOperand prepare_weight(const Matrix& w, bool transposed, i64 rows, Compute compute, Workspace& workspace);
+// The same for each `block` rows of w.
+std::vector<GemmOperand> prepare_blocks(const Matrix& w, i64 block, bool transposed, i64 rows, Compute compute,
+                                        Workspace& workspace);
 
 // y (N, n) = x (N, k) B + bias, or += with `accumulate`, where B is w or w^T.
 struct RowProduct {
