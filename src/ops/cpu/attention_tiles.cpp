@@ -17,6 +17,15 @@
 HWY_BEFORE_NAMESPACE();
 namespace sparsam::cpu::HWY_NAMESPACE {
 
+// Panel elements, written from vectors of float.
+template <class D>
+HWY_INLINE void put(D d, hn::Vec<D> x, float* y) {
+  hn::StoreU(x, d, y);
+}
+template <class D>
+HWY_INLINE void put(D d, hn::Vec<D> x, Bf16* y) {
+  store_bf16(d, x, &y->bits);
+}
 template <class Body>
 HWY_INLINE void with_panel(const Panel& panel, Body&& body) {
   if (panel.dtype == DType::bf16)
@@ -30,8 +39,7 @@ void gather(const StridedRows& source, i64 rows, i64 padded, const Panel& panel)
   with_panel(panel, [&](auto* to) HWY_ATTR {
     with_elements(source.data, source.dtype, [&](const auto* from) HWY_ATTR {
       for (i64 r = 0; r < rows; ++r)
-        for_vectors(n,
-                    [&](auto d, i64 i) HWY_ATTR { store(d, load(d, from + r * source.stride + i), to + r * n + i); });
+        for_vectors(n, [&](auto d, i64 i) HWY_ATTR { put(d, load(d, from + r * source.stride + i), to + r * n + i); });
     });
     std::fill(to + rows * n, to + padded * n, std::remove_pointer_t<decltype(to)>{});
   });
@@ -65,15 +73,15 @@ void softmax_row(const float* s, float scale, i64 limit, i64 columns, float befo
   for (i = 0; i < whole; i += lanes) {
     const Vector e = exp(d, hn::MulSub(hn::LoadU(d, s + i), vscale, shift));
     total = hn::Add(total, e);
-    store(d, e, p + i);
+    put(d, e, p + i);
   }
   if (whole < limit) {
     const Vector e = hn::IfThenElseZero(inside, exp(d, hn::MulSub(hn::LoadU(d, s + whole), vscale, shift)));
     total = hn::Add(total, e);
-    store(d, e, p + whole);
+    put(d, e, p + whole);
     i += lanes;
   }
-  for (; i < columns; i += lanes) store(d, hn::Zero(d), p + i);
+  for (; i < columns; i += lanes) put(d, hn::Zero(d), p + i);
   sum = hn::GetLane(hn::SumOfLanes(d, total));
 }
 
@@ -124,15 +132,15 @@ void scores_backward(const ScoresBackward& t, const Panel& p, const Panel& ds) {
       const i64 at = row * chunk + i;
       const Vector e = keep(exp(d, hn::MulSub(hn::LoadU(d, t.scores + at), scale, hn::LoadU(d, t.lse + i))));
       const Vector slope = hn::Sub(hn::LoadU(d, t.dp + at), hn::LoadU(d, t.delta + i));
-      store(d, e, to_p + at);
-      store(d, keep(hn::Mul(hn::Mul(e, scale), slope)), to_ds + at);
+      put(d, e, to_p + at);
+      put(d, keep(hn::Mul(hn::Mul(e, scale), slope)), to_ds + at);
     };
     for (i64 u = 0; u < tile; ++u) {
       const i64 first = u < t.rows ? std::clamp<i64>(t.first + u * t.step, 0, t.columns) : t.columns;
       const i64 zeros = first / lanes * lanes;
       i64 i = 0;
       for (; i < zeros; i += lanes)
-        store(d, hn::Zero(d), to_p + u * chunk + i), store(d, hn::Zero(d), to_ds + u * chunk + i);
+        put(d, hn::Zero(d), to_p + u * chunk + i), put(d, hn::Zero(d), to_ds + u * chunk + i);
       if (zeros < first) {
         const auto outside = hn::FirstN(d, static_cast<size_t>(first - zeros));
         one(u, i, [&](Vector v) HWY_ATTR { return hn::IfThenZeroElse(outside, v); });
