@@ -1,0 +1,214 @@
+// sparsam train
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <memory>
+
+#include "base/interrupt.h"
+#include "base/progress.h"
+#include "cli/verbs.h"
+#include "train/fields.h"
+#include "train/run.h"
+
+namespace sparsam {
+
+namespace {
+
+template <class T>
+CLI::Option* add_field(CLI::App& app, const std::string& name, const std::string& help, T& value) {
+  const std::string flag = "--" + name;
+  if constexpr (std::is_same_v<T, bool>) {
+    return app.add_flag(fmt::format("{},!--no-{}", flag, name), value, help);
+  } else if constexpr (std::is_enum_v<T>) {
+    const auto set = [flag, &value](const std::string& text) { value = value_from_name<T>(text, flag, Exit::usage); };
+    return app.add_option_function<std::string>(flag, set, help)
+        ->type_name(fmt::format("{}", fmt::join(names_of_enum<T>(), "|")));
+  } else {
+    return app.add_option(flag, value, help);
+  }
+}
+
+// Adds a flag for every field of S. The result copies the fields that were given on the command line to another S.
+template <class S>
+std::function<void(S&)> add_fields(CLI::App& app, const char* group) {
+  const auto given = std::make_shared<S>();
+  const auto options = std::make_shared<std::vector<CLI::Option*>>();
+  S::fields(
+      [&](const char* name, const char* help, auto& value) {
+        const bool common = std::string_view(name) == "seed";  // every verb has that flag
+        options->push_back(common ? app.get_option("--seed") : add_field(app, name, help, value)->group(group));
+      },
+      *given);
+  return [given, options](S& target) {
+    size_t i = 0;
+    S::fields(
+        [&](const char*, const char*, const auto& from, auto& to) {
+          if ((*options)[i++]->count() > 0) to = from;
+        },
+        *given, target);
+  };
+}
+
+// What is reported while the run goes.
+class Reporter {
+ public:
+  explicit Reporter(bool quiet) : quiet_(quiet), progress_("train", quiet) {}
+
+  RunEvents events() {
+    RunEvents e;
+    e.on_stage = [this](std::string_view stage) { line("{} ...", stage); };
+    e.on_note = [this](std::string_view note) { line("note: {}", note); };
+    e.on_start = [this](const RunInfo& info) { start(info); };
+    e.on_step = [this](const StepMetrics& metrics) { step(metrics); };
+    e.on_evaluation = [this](i64 step, const Evaluation& evaluation) {
+      line("step {}: held-out loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte", step, evaluation.loss,
+           evaluation.perplexity(), evaluation.bits_per_byte());
+    };
+    e.on_checkpoint = [this](const fs::path& path) { line("saved {}", path.string()); };
+    e.stop = [] { return interrupted(); };
+    return e;
+  }
+  template <class... A>
+  void line(fmt::format_string<A...> text, A&&... arguments) {
+    if (quiet_) return;
+    progress_.finish();
+    fmt::print(stderr, "{}\n", fmt::format(text, std::forward<A>(arguments)...));
+  }
+
+ private:
+  void start(const RunInfo& info) {
+    info_ = info;
+    line("{} parameters, vocabulary {}, {} training and {} held-out tokens",
+         format_count(static_cast<double>(info.parameters)), info.vocab,
+         format_count(static_cast<double>(info.train_tokens)), format_count(static_cast<double>(info.valid_tokens)));
+    line("steps {} to {} of {} tokens{}", info.first_step + 1, info.steps,
+         format_count(static_cast<double>(info.step_tokens)),
+         info.peak_flops > 0 ? fmt::format("; this machine's matrix products: {:.0f} GFLOP/s", info.peak_flops / 1e9)
+                             : std::string());
+    progress_ = Progress("train", quiet_);
+  }
+
+  void step(const StepMetrics& metrics) {
+    const double speed = static_cast<double>(metrics.step_tokens) / metrics.seconds;
+    speed_ = speed_ == 0 ? speed : 0.9 * speed_ + 0.1 * speed;
+    std::string text =
+        fmt::format("step {}  loss {:.3f}  {} tokens/s", metrics.step, metrics.loss, format_count(speed_));
+    if (info_.peak_flops > 0)
+      text += fmt::format("  {:.0f} % of peak", 100 * speed_ * info_.flops_per_token / info_.peak_flops);
+    const double done = static_cast<double>(metrics.step - info_.first_step);
+    progress_.update(done / static_cast<double>(info_.steps - info_.first_step), text);
+  }
+
+  bool quiet_;
+  Progress progress_;
+  RunInfo info_;
+  double speed_ = 0;
+};
+
+void print_result(const RunResult& r, const fs::path& out) {
+  fmt::print("model             {}\n", out.string());
+  fmt::print("parameters        {}\n", format_count(static_cast<double>(r.parameters)));
+  fmt::print("steps             {} ({} tokens, {})\n", r.step, format_count(static_cast<double>(r.tokens)),
+             format_duration(r.seconds));
+  fmt::print("training loss     {:.4f}\n", r.loss);
+  if (r.evaluation)
+    fmt::print("held-out          loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte\n", r.evaluation->loss,
+               r.evaluation->perplexity(), r.evaluation->bits_per_byte());
+  if (r.tokens_per_second > 0)
+    fmt::print("speed             {} tokens/s, {:.1f} % of the matrix-product peak\n",
+               format_count(r.tokens_per_second), 100 * r.fraction_of_peak);
+  fmt::print("memory            {}\n", format_bytes(static_cast<double>(r.peak_bytes)));
+}
+
+// As a shell reads it.
+std::string quoted(const std::string& text) {
+  if (!text.empty() &&
+      text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+=:,@") ==
+          std::string::npos)
+    return text;
+  std::string result = "'";
+  for (const char c : text) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return result + "'";
+}
+
+struct TrainFlags {
+  std::function<void(Sources&)> sources;
+  std::function<void(Architecture&)> architecture;
+  std::function<void(Recipe&)> recipe;
+  std::function<void(Upkeep&)> upkeep;
+  std::string out;
+  bool resume = false, overwrite = false;
+  CLI::Option *seed = nullptr, *threads = nullptr;
+
+  void apply(RunOptions& options, const Common& common) const {
+    sources(options.sources), architecture(options.architecture), recipe(options.recipe), upkeep(options.upkeep);
+    if (seed->count() > 0) options.recipe.seed = static_cast<i64>(common.seed);
+  }
+};
+
+RunOptions options_of(const TrainFlags& flags, const Common& common) {
+  if (flags.out.empty()) fail_usage("train: give --out, the directory for the model");
+  if (flags.resume) {
+    const RunOptions stored = stored_options(flags.out);
+    RunOptions options = stored;
+    flags.apply(options, common);
+    refuse_differences(options, stored);
+    return options;
+  }
+  Sources sources;
+  flags.sources(sources);
+  if (sources.preset.empty() && sources.from.empty())
+    fail_usage("train: give --preset ({}), --from MODEL or --resume", fmt::join(preset_names(), ", "));
+  RunOptions options =
+      sources.from.empty() ? RunOptions::of_preset(sources.preset) : RunOptions::of_model(sources.from);
+  flags.apply(options, common);
+  if (options.recipe.tokens == 0 && options.recipe.steps == 0 && options.recipe.minutes == 0)
+    fail_usage("train: give --tokens, --steps or --minutes: how long to train");
+  Architecture unchanged = RunOptions().architecture, shape = unchanged;
+  flags.architecture(shape);
+  std::vector<std::string> changes;
+  list_differences(shape, unchanged, changes);
+  if (!sources.from.empty() && !changes.empty())
+    fail_usage("train: --from has a shape already; leave out {}", fmt::join(changes, ", "));
+  options.out = flags.out;
+  options.overwrite = flags.overwrite;
+  return options;
+}
+
+Exit run_train(const TrainFlags& flags, const Common& common) {
+  const RunOptions options = options_of(flags, common);
+  install_interrupt_handler();
+  Reporter reporter(common.quiet);
+  const RunEvents events = reporter.events();
+  const RunResult result = flags.resume ? resume_run(options, events) : start_run(options, events);
+  if (common.json)
+    fmt::print("{}\n", to_json(result).dump());
+  else if (!result.stopped)
+    print_result(result, options.out);
+  if (!result.stopped) return Exit::done;
+  const std::string threads = flags.threads->count() > 0 ? fmt::format(" --threads {}", common.threads) : std::string();
+  if (result.checkpoint)
+    fmt::print(stderr, "stopped after step {} of {}; to go on: sparsam train --resume --out {}{}\n", result.step,
+               result.steps, quoted(options.out.string()), threads);
+  else
+    fmt::print(stderr, "stopped before the first step; nothing was saved\n");
+  return interrupted() ? interrupt_exit_code() : Exit::done;
+}
+
+}  // namespace
+
+void add_train(CLI::App& program, Command& command) {
+  CLI::App* app = add_verb(program, command, "train", "train a model on text");
+  const auto flags = std::make_shared<TrainFlags>();
+  flags->seed = app->get_option("--seed"), flags->threads = app->get_option("--threads");
+  app->add_option("--out", flags->out, "directory for the model, its checkpoints and metrics");
+  app->add_flag("--resume", flags->resume, "go on from the newest checkpoint in --out, with the options of that run");
+  app->add_flag("--overwrite", flags->overwrite, "replace the model in --out");
+  flags->sources = add_fields<Sources>(*app, "Model and data");
+  flags->recipe = add_fields<Recipe>(*app, "Training");
+  flags->upkeep = add_fields<Upkeep>(*app, "Evaluation and checkpoints");
+  flags->architecture = add_fields<Architecture>(*app, "Shape of a new model (over the preset's)");
+  app->callback([flags, &command] { command.run = [flags, &command] { return run_train(*flags, command.common); }; });
+}
+
+}  // namespace sparsam

@@ -1,0 +1,424 @@
+#include "train/run.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/clock.h"
+#include "base/threads.h"
+#include "train/data.h"
+#include "train/fields.h"
+#include "train/manifest.h"
+#include "train/metrics.h"
+#include "train/speed.h"
+
+namespace sparsam {
+
+namespace {
+
+constexpr u64 order_of_data = 0x6f72646572;  // streams of random numbers apart from those of the weights
+
+i64 derived(i64 given, i64 otherwise) { return given >= 0 ? given : otherwise; }
+
+Schedule schedule_of(const Recipe& recipe, i64 steps) {
+  return {.kind = recipe.schedule,
+          .peak = recipe.lr,
+          .final = recipe.lr * recipe.final_lr,
+          .warmup = derived(recipe.warmup, std::clamp<i64>(steps / 20, 1, 1000)),
+          .decay = derived(recipe.decay, steps / 5),
+          .steps = steps};
+}
+
+template <class... A>
+void tell(const std::function<void(A...)>& event, const std::type_identity_t<A>&... arguments) {
+  if (event) event(arguments...);
+}
+
+// Everything that a run reads and nothing that it changes.
+struct Inputs {
+  Tokenizer tokenizer;
+  Config config;
+  std::optional<Model> from;  // weights to begin with
+  TokenFile train;
+  std::optional<TokenFile> valid;
+  std::vector<i32> bytes;  // of each token
+};
+
+Tokenizer make_tokenizer(const RunOptions& options, std::span<const Document> documents, const RunEvents& events) {
+  const Sources& sources = options.sources;
+  if (!sources.tokenizer.empty()) return Tokenizer::load(sources.tokenizer);
+  if (!sources.from.empty()) return Tokenizer::load(sources.from);
+  tell(events.on_stage, "learning a tokenizer");
+  std::vector<std::string_view> texts;
+  for (const Document& document : documents) texts.push_back(document.text);
+  return train_tokenizer(texts, options.architecture.vocab);
+}
+
+Split read_data(const RunOptions& options, const RunEvents& events) {
+  const Sources& sources = options.sources;
+  std::vector<Document> documents;
+  if (sources.data.empty()) {
+    tell(events.on_stage, "writing the embedded corpus");
+    documents.push_back(corpus_document(sources.corpus_bytes, static_cast<u64>(options.recipe.seed)));
+  } else {
+    documents = open_documents(sources.data);
+  }
+  if (sources.valid.empty()) return hold_out(std::move(documents), sources.valid_fraction);
+  return {std::move(documents), open_documents(sources.valid)};
+}
+
+// `tokenizer`: of the checkpoint that the run goes on from. Resolves what the options leave open (vocabulary, length).
+Inputs read_inputs(RunOptions& options, std::optional<Tokenizer> tokenizer, const RunEvents& events) {
+  const Split data = read_data(options, events);
+  if (!tokenizer) tokenizer = make_tokenizer(options, data.train, events);
+  Config config;
+  std::optional<Model> from;
+  if (!options.sources.from.empty()) {
+    from = load_model(options.sources.from);
+    config = from->config;
+  } else {
+    // A tokenizer decides the vocabulary: one that is given, or one that found fewer pairs than asked for.
+    options.architecture.vocab = tokenizer->vocab_size();
+    config = make_config(options.architecture);
+  }
+  if (tokenizer->vocab_size() > config.vocab)
+    fail("train: the tokenizer has {} tokens, the model {} ({}): they do not belong together", tokenizer->vocab_size(),
+         config.vocab, options.sources.from);
+  Recipe& recipe = options.recipe;
+  constexpr i64 longest_default = 512;
+  if (recipe.sequence == 0) recipe.sequence = std::min(config.context, longest_default);
+  if (recipe.sequence > config.context)
+    fail_usage("--sequence is {}, but the model's context is {}", recipe.sequence, config.context);
+  tell(events.on_stage, "tokenizing");
+  TokenFile train = tokenize(data.train, *tokenizer, options.out, "train");
+  std::optional<TokenFile> valid;
+  if (!data.held_out.empty()) valid.emplace(tokenize(data.held_out, *tokenizer, options.out, "valid"));
+  if (valid && valid->size() < 2) valid.reset();  // nothing to predict
+  return {*tokenizer, config, std::move(from), std::move(train), std::move(valid), token_bytes(*tokenizer)};
+}
+
+class Run {
+ public:
+  Run(const RunOptions& options, const RunEvents& events, std::optional<Tokenizer> tokenizer)
+      : options_(options),
+        events_(events),
+        backend_(make_backend("cpu")),
+        inputs_(read_inputs(options_, std::move(tokenizer), events)),
+        sampler_(inputs_.train, options_.recipe.sequence, static_cast<u64>(options_.recipe.seed) ^ order_of_data),
+        windows_([this](i64 sample, std::span<i32> window) { sampler_.copy(sample, window); }) {
+    state_.sources = options_.sources;
+    state_.architecture = options_.architecture;
+    state_.recipe = options_.recipe;
+    state_.threads = threads();
+    state_.data_hash = inputs_.train.hash();
+    state_.valid_hash = inputs_.valid ? inputs_.valid->hash() : 0;
+    if (!options_.measure_peak) return;
+    tell(events_.on_stage, "measuring the machine");
+    peak_flops_ = measure_peak_flops(options_.recipe.precision);
+  }
+
+  void begin() {
+    state_.steps = resolve_steps();
+    const auto specs = parameter_specs(inputs_.config);
+    auto weights = std::make_shared<FlatParams>(specs);
+    if (inputs_.from)
+      read_weights(*inputs_.from, *weights);
+    else
+      initialize(specs, weights->views, static_cast<u64>(options_.recipe.seed));
+    trainer_.emplace(inputs_.config, std::move(weights), options_.recipe, *backend_);
+    for (const char* name : {"metrics.jsonl", "run.json", "model.safetensors", "config.json", "tokenizer.json"})
+      fs::remove(options_.out / name);
+    remove_checkpoints(options_.out);
+  }
+
+  void require_inputs_of(const fs::path& checkpoint, const RunState& before) const {
+    if (before.data_hash != state_.data_hash || before.valid_hash != state_.valid_hash)
+      fail("{}: the data differ from those that the run began with", checkpoint.string());
+    if (before.threads != state_.threads)
+      tell(events_.on_note, fmt::format("the run had {} threads, now {}: the result will differ in rounding",
+                                        before.threads, state_.threads));
+  }
+
+  void go_on_from(const fs::path& checkpoint, const RunState& before) {
+    const Model model = load_model(checkpoint);
+    if (!(model.config == inputs_.config)) fail("{}: config.json differs from the run's options", checkpoint.string());
+    auto weights = std::make_shared<FlatParams>(parameter_specs(model.config));
+    read_weights(model, *weights);
+    trainer_.emplace(model.config, std::move(weights), options_.recipe, *backend_);
+    read_moments(checkpoint, *trainer_);
+    trainer_->go_on_from(before.step);
+    state_.step = before.step, state_.steps = before.steps, state_.tokens = before.tokens;
+    state_.seconds = before.seconds, state_.loss = before.loss;
+    state_.best_loss = before.best_loss, state_.best_step = before.best_step;
+    state_.evaluated_step = before.evaluated_step;
+    checkpoint_ = checkpoint;
+  }
+
+  RunResult go() {
+    remove_leftovers(options_.out);
+    metrics_.emplace(options_.out / "metrics.jsonl", state_.step);
+    first_step_ = state_.step;
+    seconds_before_ = state_.seconds;
+    clock_.restart();
+    tell(events_.on_start, info());
+    const Schedule schedule = schedule_of(options_.recipe, state_.steps);
+    bool stopped = asked_to_stop();
+    if (!stopped) evaluate_if_due();  // where a stop came before it
+    while (state_.step < state_.steps && !stopped) {
+      take_step(schedule.learning_rate(state_.step + 1));
+      stopped = asked_to_stop();
+      if (!stopped) evaluate_if_due();
+      if (stopped || state_.step == state_.steps || state_.step % options_.upkeep.save_every == 0) save();
+    }
+    const RunResult result = summary();
+    if (state_.step > 0) write_manifest(result);
+    return result;
+  }
+
+ private:
+  i64 step_tokens() const { return options_.recipe.batch * options_.recipe.accumulate * options_.recipe.sequence; }
+  i64 eval_every() const {
+    return options_.upkeep.eval_every > 0 ? options_.upkeep.eval_every : std::max<i64>(1, state_.steps / 10);
+  }
+  i64 eval_tokens() const {
+    if (!inputs_.valid) return 0;
+    const i64 all = inputs_.valid->size() - 1;
+    return options_.upkeep.eval_tokens > 0 ? std::min(all, options_.upkeep.eval_tokens) : all;
+  }
+  bool asked_to_stop() const {
+    const i64 most = options_.upkeep.stop_after;
+    return (events_.stop && events_.stop()) ||
+           (most > 0 && state_.step - first_step_ >= most && state_.step < state_.steps);
+  }
+
+  // Minutes become steps by the speed of a few steps, evaluations (a third of a training step's work) counted in.
+  i64 resolve_steps() {
+    const Recipe& recipe = options_.recipe;
+    if (recipe.steps > 0) return recipe.steps;
+    if (recipe.tokens > 0) return (recipe.tokens + step_tokens() - 1) / step_tokens();
+    tell(events_.on_stage, "measuring the speed");
+    const Stopwatch clock;
+    constexpr i64 steps = 3;
+    const TrainSpeed speed = measure_training(inputs_.config, recipe, *backend_, steps);
+    const double evaluation = static_cast<double>(eval_tokens()) / (3 * speed.tokens_per_second);
+    const double left = 60 * recipe.minutes - clock.seconds();
+    const i64 every = options_.upkeep.eval_every;
+    const double evaluations = every > 0 ? evaluation : 10 * evaluation;
+    const double per_step = speed.seconds_per_step + (every > 0 ? evaluation / static_cast<double>(every) : 0);
+    return std::max<i64>(1, static_cast<i64>((left - evaluations) / per_step));
+  }
+
+  void take_step(double learning_rate) {
+    StepMetrics metrics;
+    try {
+      metrics = trainer_->step(windows_, learning_rate);
+    } catch (const Error& error) {
+      throw Error(fmt::format("{}; {}", error.what(),
+                              checkpoint_ ? "the newest checkpoint is " + checkpoint_->string() : "nothing was saved"),
+                  error.code);
+    }
+    state_.step = metrics.step, state_.tokens = metrics.tokens, state_.loss = metrics.loss;
+    state_.seconds = seconds_before_ + clock_.seconds();
+    const bool first = state_.step == first_step_ + 1;  // also allocates: not counted where there are others
+    if (first || state_.step == first_step_ + 2) timed_seconds_ = 0, timed_tokens_ = 0;
+    timed_seconds_ += metrics.seconds, timed_tokens_ += metrics.step_tokens;
+    const double speed = static_cast<double>(metrics.step_tokens) / metrics.seconds;
+    if (metrics.step % options_.upkeep.log_every == 0)
+      metrics_->write({{"step", metrics.step},
+                       {"tokens", metrics.tokens},
+                       {"loss", metrics.loss},
+                       {"lr", metrics.learning_rate},
+                       {"grad_norm", metrics.gradient_norm},
+                       {"tokens_per_second", speed},
+                       {"fraction_of_peak", fraction_of_peak(speed)},
+                       {"seconds", state_.seconds}});
+    tell(events_.on_step, metrics);
+  }
+
+  void evaluate_if_due() {
+    const bool last = state_.step == state_.steps;  // evaluated again when a complete run is resumed: for the result
+    const bool due = state_.step > 0 && state_.step % eval_every() == 0 && state_.evaluated_step != state_.step;
+    if (!inputs_.valid || !(last || due)) return;
+    const bool again = state_.evaluated_step == state_.step;
+    evaluation_ = trainer_->evaluate(*inputs_.valid, eval_tokens(), inputs_.bytes);
+    if (!std::isfinite(evaluation_->loss))
+      fail("train: held-out loss is {} after step {}", evaluation_->loss, state_.step);
+    if (state_.best_step == 0 || evaluation_->loss < state_.best_loss)
+      state_.best_loss = evaluation_->loss, state_.best_step = state_.step;
+    state_.evaluated_step = state_.step;
+    if (again) return;
+    state_.seconds = seconds_before_ + clock_.seconds();
+    metrics_->write({{"step", state_.step},
+                     {"tokens", state_.tokens},
+                     {"valid_loss", evaluation_->loss},
+                     {"perplexity", evaluation_->perplexity()},
+                     {"bits_per_byte", evaluation_->bits_per_byte()},
+                     {"seconds", state_.seconds}});
+    if (events_.on_evaluation) events_.on_evaluation(state_.step, *evaluation_);
+  }
+
+  void save() {
+    checkpoint_ = save_checkpoint(options_.out, *trainer_, inputs_.tokenizer, state_, options_.upkeep.keep);
+    tell(events_.on_checkpoint, *checkpoint_);
+  }
+
+  double fraction_of_peak(double tokens_per_second) const {
+    if (peak_flops_ == 0) return 0;
+    return tokens_per_second * training_flops_per_token(inputs_.config, options_.recipe.sequence) / peak_flops_;
+  }
+
+  RunInfo info() const {
+    return {.parameters = parameter_count(inputs_.config),
+            .train_tokens = inputs_.train.size(),
+            .valid_tokens = inputs_.valid ? inputs_.valid->size() : 0,
+            .vocab = inputs_.config.vocab,
+            .first_step = state_.step,
+            .steps = state_.steps,
+            .step_tokens = step_tokens(),
+            .peak_flops = peak_flops_,
+            .flops_per_token = training_flops_per_token(inputs_.config, options_.recipe.sequence),
+            .config = inputs_.config};
+  }
+
+  RunResult summary() const {
+    const double speed = timed_seconds_ > 0 ? static_cast<double>(timed_tokens_) / timed_seconds_ : 0;
+    return {.stopped = state_.step < state_.steps,
+            .step = state_.step,
+            .steps = state_.steps,
+            .tokens = state_.tokens,
+            .loss = state_.loss,
+            .evaluation = evaluation_,
+            .seconds = state_.seconds,
+            .tokens_per_second = speed,
+            .fraction_of_peak = fraction_of_peak(speed),
+            .parameters = parameter_count(inputs_.config),
+            .peak_bytes = trainer_->memory_bytes(),
+            .checkpoint = checkpoint_};
+  }
+
+  void write_manifest(const RunResult& result) const {
+    Json manifest{{"environment", environment_json()},
+                  {"sources", fields_to_json(options_.sources)},
+                  {"recipe", fields_to_json(options_.recipe)},
+                  {"upkeep", fields_to_json(options_.upkeep)},
+                  {"config", to_json(inputs_.config)},
+                  {"inputs",
+                   {{"train_tokens", inputs_.train.size()},
+                    {"train_hash", fmt::format("{:016x}", state_.data_hash)},
+                    {"valid_tokens", inputs_.valid ? inputs_.valid->size() : 0},
+                    {"valid_hash", fmt::format("{:016x}", state_.valid_hash)},
+                    {"tokenizer_hash", fmt::format("{:016x}", hash_text(inputs_.tokenizer.to_json()))}}},
+                  {"peak_gflops", peak_flops_ / 1e9},
+                  {"result", to_json(result)}};
+    write_text(options_.out / "run.json", format_json(manifest, "run.json", 2) + "\n");
+  }
+
+  RunOptions options_;
+  const RunEvents& events_;
+  std::unique_ptr<Backend> backend_;
+  Inputs inputs_;
+  Sampler sampler_;
+  WindowSource windows_;
+  std::optional<Trainer> trainer_;
+  RunState state_;
+  std::optional<MetricsFile> metrics_;
+  std::optional<Evaluation> evaluation_;
+  std::optional<fs::path> checkpoint_;
+  double peak_flops_ = 0, seconds_before_ = 0, timed_seconds_ = 0;
+  i64 first_step_ = 0, timed_tokens_ = 0;
+  Stopwatch clock_;
+};
+
+bool holds_run(const fs::path& out) {
+  return fs::exists(out / "config.json") || fs::exists(out / "model.safetensors") || newest_checkpoint(out);
+}
+
+}  // namespace
+
+Json to_json(const RunResult& r) {
+  Json json{{"step", r.step},
+            {"steps", r.steps},
+            {"tokens", r.tokens},
+            {"loss", r.loss},
+            {"seconds", r.seconds},
+            {"tokens_per_second", r.tokens_per_second},
+            {"fraction_of_peak", r.fraction_of_peak},
+            {"parameters", r.parameters},
+            {"peak_bytes", r.peak_bytes},
+            {"stopped", r.stopped}};
+  if (r.checkpoint) json["checkpoint"] = r.checkpoint->string();
+  if (r.evaluation)
+    json["validation"] = {{"loss", r.evaluation->loss},
+                          {"perplexity", r.evaluation->perplexity()},
+                          {"bits_per_byte", r.evaluation->bits_per_byte()},
+                          {"tokens", r.evaluation->tokens}};
+  return json;
+}
+
+RunResult start_run(const RunOptions& options, const RunEvents& events) {
+  validate(options);
+  const fs::path& out = options.out;
+  if (fs::exists(out) && !fs::is_directory(out)) fail("{}: expected a directory or nothing", out.string());
+  if (!options.overwrite && holds_run(out))
+    fail_usage("{}: holds a model already; go on with --resume, or replace it with --overwrite", out.string());
+  std::error_code error;
+  if (!options.sources.from.empty() && fs::equivalent(options.sources.from, out, error))
+    fail_usage("train: --from and --out are the same directory {}", out.string());
+  fs::create_directories(out, error);
+  if (error) fail("{}: cannot create directory: {}", out.string(), error.message());
+  Run run(options, events, std::nullopt);
+  run.begin();
+  return run.go();
+}
+
+namespace {
+
+fs::path checkpoint_in(const fs::path& out) {
+  const auto checkpoint = newest_checkpoint(out);
+  if (!checkpoint) fail("{}: no checkpoint to resume from", out.string());
+  return *checkpoint;
+}
+
+// Reads of a checkpoint. What is wrong with it is said together with the way out.
+template <class F>
+auto reading(const fs::path& checkpoint, F&& read) {
+  try {
+    return read();
+  } catch (const Error& error) {
+    fail("{}; the newest checkpoint {} is damaged: remove it to go on from the one before", error.what(),
+         checkpoint.string());
+  }
+}
+
+}  // namespace
+
+RunOptions stored_options(const fs::path& out) {
+  const fs::path checkpoint = checkpoint_in(out);
+  const RunState state = reading(checkpoint, [&] { return read_state(checkpoint); });
+  RunOptions options;
+  options.sources = state.sources, options.architecture = state.architecture, options.recipe = state.recipe;
+  options.out = out;
+  return options;
+}
+
+void refuse_differences(const RunOptions& asked, const RunOptions& stored) {
+  std::vector<std::string> differences;
+  list_differences(asked.architecture, stored.architecture, differences);
+  list_differences(asked.recipe, stored.recipe, differences);
+  if (asked.sources.preset != stored.sources.preset)
+    differences.push_back(fmt::format("--preset {} (the run has {})", asked.sources.preset, stored.sources.preset));
+  if (!differences.empty())
+    fail_usage("{}: --resume goes on with the run's own options, but was given {}", stored.out.string(),
+               fmt::join(differences, ", "));
+}
+
+RunResult resume_run(const RunOptions& options, const RunEvents& events) {
+  validate(options);
+  const fs::path checkpoint = checkpoint_in(options.out);
+  const RunState state = reading(checkpoint, [&] { return read_state(checkpoint); });
+  Run run(options, events, reading(checkpoint, [&] { return Tokenizer::load(checkpoint); }));
+  run.require_inputs_of(checkpoint, state);
+  reading(checkpoint, [&] { run.go_on_from(checkpoint, state); });
+  return run.go();
+}
+
+}  // namespace sparsam
