@@ -197,6 +197,7 @@ GemmCache::~GemmCache() = default;
 
 void gemm(const Gemm& product, GemmCache& cache) {
   Gemm g = product;
+  if (g.m == 1 && g.a.col_stride == 1) g.a.row_stride = g.k;  // the stride of a single row means nothing
   check((g.a.dtype == g.b.dtype || g.b.layout) && (g.a.dtype == DType::f32 || g.a.dtype == DType::bf16),
         "gemm: factors of {} and {}", name_of(g.a.dtype), name_of(g.b.dtype));
   check(g.k > 0 && !(g.accumulate && g.bias), "gemm: k = {}", g.k);
