@@ -36,27 +36,63 @@ HWY_INLINE FourRows four_rows(const E* data, i64 first, i64 last, i64 size, floa
   return {row(0), row(1), row(2), row(3)};
 }
 
-// scores_hu = scale q_h . k_u of keys [begin, begin + n); minus infinity up to the next whole vector.
+// sums = scale (sum a, sum b, sum c, sum e), each over its lanes.
+#if HWY_TARGET == HWY_SCALAR
+HWY_INLINE void store_sums(Vector a, Vector b, Vector c, Vector e, float scale, float* sums) {
+  sums[0] = scale * hn::GetLane(a), sums[1] = scale * hn::GetLane(b);
+  sums[2] = scale * hn::GetLane(c), sums[3] = scale * hn::GetLane(e);
+}
+#else
+template <class D, class V = hn::Vec<D> >
+HWY_INLINE auto sum_blocks(D d, V v) {
+  if constexpr (hn::MaxLanes(d) <= 4) {
+    return v;
+  } else {
+    const hn::Half<D> half;
+    return sum_blocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  }
+}
+HWY_INLINE void store_sums(Vector a, Vector b, Vector c, Vector e, float scale, float* sums) {
+  const Lanes d;
+  const Vector ac = hn::Add(hn::InterleaveLower(d, a, c), hn::InterleaveUpper(d, a, c));
+  const Vector be = hn::Add(hn::InterleaveLower(d, b, e), hn::InterleaveUpper(d, b, e));
+  const auto all = sum_blocks(d, hn::Add(hn::InterleaveLower(d, ac, be), hn::InterleaveUpper(d, ac, be)));
+  const hn::DFromV<decltype(all)> four;
+  hn::StoreU(hn::Mul(all, hn::Set(four, scale)), four, sums);
+}
+#endif
+
+// scores_hu = scale q_h . k_u of keys [begin, begin + n) two heads at a time; minus infinity after them.
 template <class E>
 void score_keys(const DecodeSpan& t, const E* keys, i64 begin, i64 n) {
   const Lanes d;
-  const i64 lanes = static_cast<i64>(hn::Lanes(d)), whole = t.head_size / lanes * lanes;
+  const i64 size = t.head_size, lanes = static_cast<i64>(hn::Lanes(d)), whole = size / lanes * lanes;
   for (i64 u = 0; u < n; u += 4) {
-    const FourRows k = four_rows(keys + begin * t.head_size, u, n - 1, t.head_size, t.rows);
-    for (i64 h = 0; h < t.heads; ++h) {
-      const float* q = t.q + h * t.head_size;
-      Vector s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+    const FourRows k = four_rows(keys + begin * size, u, n - 1, size, t.rows);
+    for (i64 h = 0; h < t.heads; h += 2) {
+      const i64 other = std::min(h + 1, t.heads - 1);
+      const float *p = t.q + h * size, *q = t.q + other * size;
+      Vector p0 = hn::Zero(d), p1 = p0, p2 = p0, p3 = p0, q0 = p0, q1 = p0, q2 = p0, q3 = p0;
       for (i64 i = 0; i < whole; i += lanes) {
+        const Vector a = hn::LoadU(d, k.a + i), b = hn::LoadU(d, k.b + i);
+        const Vector c = hn::LoadU(d, k.c + i), e = hn::LoadU(d, k.d + i), vp = hn::LoadU(d, p + i);
+        p0 = hn::MulAdd(vp, a, p0), p1 = hn::MulAdd(vp, b, p1), p2 = hn::MulAdd(vp, c, p2), p3 = hn::MulAdd(vp, e, p3);
+        if (other == h) continue;
         const Vector vq = hn::LoadU(d, q + i);
-        s0 = hn::MulAdd(vq, hn::LoadU(d, k.a + i), s0), s1 = hn::MulAdd(vq, hn::LoadU(d, k.b + i), s1);
-        s2 = hn::MulAdd(vq, hn::LoadU(d, k.c + i), s2), s3 = hn::MulAdd(vq, hn::LoadU(d, k.d + i), s3);
+        q0 = hn::MulAdd(vq, a, q0), q1 = hn::MulAdd(vq, b, q1), q2 = hn::MulAdd(vq, c, q2), q3 = hn::MulAdd(vq, e, q3);
       }
+      const auto finish = [&](const float* x, float* s) {
+        for (i64 i = whole; i < size; ++i) {
+          const float v = x[i] * t.scale;
+          s[0] += v * k.a[i], s[1] += v * k.b[i], s[2] += v * k.c[i], s[3] += v * k.d[i];
+        }
+      };
       float* s = t.scores + h * decode_block + u;
-      s[0] = hn::GetLane(hn::SumOfLanes(d, s0)), s[1] = hn::GetLane(hn::SumOfLanes(d, s1));
-      s[2] = hn::GetLane(hn::SumOfLanes(d, s2)), s[3] = hn::GetLane(hn::SumOfLanes(d, s3));
-      for (i64 i = whole; i < t.head_size; ++i)
-        s[0] += q[i] * k.a[i], s[1] += q[i] * k.b[i], s[2] += q[i] * k.c[i], s[3] += q[i] * k.d[i];
-      for (i64 i = 0; i < 4; ++i) s[i] *= t.scale;
+      store_sums(p0, p1, p2, p3, t.scale, s);
+      finish(p, s);
+      if (other == h) continue;
+      store_sums(q0, q1, q2, q3, t.scale, s + decode_block);
+      finish(q, s + decode_block);
     }
   }
   for (i64 h = 0; h < t.heads; ++h)
@@ -93,18 +129,23 @@ template <class E>
 void add_values(const DecodeSpan& t, const E* values, i64 begin, i64 n) {
   for (i64 u = 0; u < n; u += 4) {
     const FourRows v = four_rows(values + begin * t.head_size, u, n - 1, t.head_size, t.rows);
-    for_vectors(t.head_size, [&](auto d, i64 i) HWY_ATTR {
-      const auto a = hn::LoadU(d, v.a + i), b = hn::LoadU(d, v.b + i);
-      const auto c = hn::LoadU(d, v.c + i), e = hn::LoadU(d, v.d + i);
-      for (i64 h = 0; h < t.heads; ++h) {
-        const float* p = t.scores + h * decode_block + u;
-        float* to = t.value_sum + h * t.head_size + i;
-        auto sum = hn::MulAdd(a, hn::Set(d, p[0]), hn::LoadU(d, to));
-        sum = hn::MulAdd(b, hn::Set(d, p[1]), sum);
-        sum = hn::MulAdd(c, hn::Set(d, p[2]), sum);
-        hn::StoreU(hn::MulAdd(e, hn::Set(d, p[3]), sum), d, to);
-      }
-    });
+    for (i64 h = 0; h < t.heads; h += 2) {
+      const bool pair = h + 1 < t.heads;
+      const float *p = t.scores + h * decode_block + u, *q = pair ? p + decode_block : p;
+      float *to_p = t.value_sum + h * t.head_size, *to_q = to_p + t.head_size;
+      for_vectors(t.head_size, [&](auto d, i64 i) HWY_ATTR {
+        const auto a = hn::LoadU(d, v.a + i), b = hn::LoadU(d, v.b + i);
+        const auto c = hn::LoadU(d, v.c + i), e = hn::LoadU(d, v.d + i);
+        const auto add = [&](const float* weights, float* to) HWY_ATTR {
+          auto sum = hn::MulAdd(a, hn::Set(d, weights[0]), hn::LoadU(d, to));
+          sum = hn::MulAdd(b, hn::Set(d, weights[1]), sum);
+          sum = hn::MulAdd(c, hn::Set(d, weights[2]), sum);
+          hn::StoreU(hn::MulAdd(e, hn::Set(d, weights[3]), sum), d, to);
+        };
+        add(p, to_p + i);
+        if (pair) add(q, to_q + i);
+      });
+    }
   }
 }
 
