@@ -61,6 +61,9 @@ Exit run_generate(GenerateFlags flags, const Common& common) {
   const auto backend = make_backend(flags.model.backend);
   const std::vector<i32> prompt = prompt_tokens(flags.prompt, open.tokenizer);
   Session session(open.model, *backend, {.compute = open.compute, .cache = cache, .positions = flags.context});
+  if (static_cast<i64>(prompt.size()) > session.positions())
+    fail("generate: the prompt has {} tokens, more than the {} positions of the context", prompt.size(),
+         session.positions());
   install_interrupt_handler();
   const auto show = [&](std::string_view text) {
     if (!common.json) {

@@ -14,9 +14,9 @@ namespace sparsam {
 
 struct GenerateOptions {
   i64 tokens = 128;  // at most
-  Sampling sampling;
-  std::vector<std::string> stop;  // generation ends before the first of these in the generated text
-  bool past_end_of_text = false;  // go on after the tokenizer's end-of-text token
+  Sampling sampling = {};
+  std::vector<std::string> stop = {};  // generation ends before the first of these in the generated text
+  bool past_end_of_text = false;       // go on after the tokenizer's end-of-text token
 };
 
 enum class GenerationEnd : u8 { length, end_of_text, stop_string, positions, callback };

@@ -12,7 +12,7 @@ namespace sparsam {
 
 // Layers whose attention, whose MLP is dropped, by index in the model that they are dropped from. A block is both.
 struct Drops {
-  std::vector<i64> attention, mlp;
+  std::vector<i64> attention = {}, mlp = {};
   bool operator==(const Drops&) const = default;
 };
 

@@ -1,0 +1,299 @@
+// The program as its users meet it: exit codes, messages, and what is on standard output.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <limits>
+#include <numeric>
+
+#include "formats/json.h"
+#include "infer/test_support.h"
+#include "text/corpus.h"
+
+namespace sparsam {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::StartsWith;
+
+struct Outcome {
+  int code = 0;
+  std::string out, err;
+};
+
+class CliTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const fs::path pattern = fs::path(testing::TempDir()) / "sparsam_cli_XXXXXX";
+    std::string name = pattern.string();
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    folder = name;
+    write_text(folder / "text.txt", embedded_corpus(6000, 5).text);
+    write_text(folder / "empty.txt", "");
+    write_model("model", 1);
+    write_model("other", 2);
+  }
+  static void TearDownTestSuite() { fs::remove_all(folder); }
+
+  static void write_model(const std::string& name, u64 seed, float poison = 0) {
+    Architecture architecture = tiny_llama_like;
+    architecture.vocab = tiny_tokenizer().vocab_size();
+    const TinyModel tiny = tiny_model(architecture, seed);
+    if (poison != 0) tiny.flat->views.layers[1].attention.k.weight(3, 4) = poison;
+    fs::create_directories(folder / name);
+    save_model(tiny.model, folder / name);
+    write_text(folder / name / "tokenizer.json", tiny_tokenizer().to_json());
+  }
+  static std::string path(const std::string& name) { return (folder / name).string(); }
+  static std::string slurp(const fs::path& file) { return fs::file_size(file) ? read_text(file) : std::string(); }
+
+  // Arguments are split at spaces; @NAME stands for a path in the test's folder.
+  static Outcome run(const std::string& arguments) {
+    std::string command = "OMP_NUM_THREADS=1 " SPARSAM_BINARY;
+    for (size_t begin = 0; begin < arguments.size();) {
+      const size_t end = std::min(arguments.find(' ', begin), arguments.size());
+      const std::string argument = arguments.substr(begin, end - begin);
+      command.append(" '").append(argument[0] == '@' ? path(argument.substr(1)) : argument).append("'");
+      begin = end + 1;
+    }
+    const fs::path out = folder / "stdout", err = folder / "stderr";
+    command.append(" >").append(out.string()).append(" 2>").append(err.string()).append(" </dev/null");
+    const int status = std::system(command.c_str());
+    EXPECT_TRUE(WIFEXITED(status)) << command << ": " << slurp(err);
+    return {WEXITSTATUS(status), slurp(out), slurp(err)};
+  }
+  // A run that must succeed and print one JSON object and nothing else.
+  static Json json_of(const std::string& arguments) {
+    const Outcome o = run(arguments + " --json");
+    EXPECT_EQ(o.code, 0) << arguments << ": " << o.err;
+    const Json json = parse_json(o.out, arguments);
+    EXPECT_TRUE(json.is_object());
+    return json;
+  }
+  // A run that must fail with this code, nothing on standard output, and one line that says why.
+  static std::string error_of(const std::string& arguments, int code) {
+    const Outcome o = run(arguments);
+    EXPECT_EQ(o.code, code) << arguments << ": " << o.err;
+    EXPECT_THAT(o.out, IsEmpty()) << arguments;
+    EXPECT_THAT(o.err, StartsWith("sparsam: ")) << arguments;
+    return o.err;
+  }
+
+  static inline fs::path folder;
+};
+
+TEST_F(CliTest, WrongCommandLinesAreUsageErrorsWithCloseMatches) {
+  EXPECT_THAT(error_of("evl @model", 2), HasSubstr("did you mean eval?"));
+  EXPECT_THAT(error_of("eval @model --dta x", 2), HasSubstr("did you mean --data?"));
+  EXPECT_THAT(error_of("eval @model --dta=x", 2), HasSubstr("unknown flag '--dta'"));
+  EXPECT_THAT(error_of("eval @model", 2), HasSubstr("--data is required"));
+  EXPECT_THAT(error_of("eval @model --data @text.txt extra", 2), HasSubstr("unexpected argument 'extra'"));
+  EXPECT_THAT(error_of("eval @model --data @text.txt --protocol strides", 2), HasSubstr("did you mean stride?"));
+  EXPECT_THAT(error_of("eval @model --data @text.txt --context 1", 2), HasSubstr("--context"));
+  EXPECT_THAT(error_of("eval @model --data @text.txt --context ten", 2), HasSubstr("--context"));
+  EXPECT_THAT(error_of("eval @model --data @text.txt --backend cpus", 2), HasSubstr("did you mean cpu?"));
+  EXPECT_THAT(error_of("eval @model --data @text.txt --precision f31", 2), HasSubstr("did you mean f32?"));
+  EXPECT_THAT(error_of("score @model --data @text.txt --threads 0", 2), HasSubstr("--threads"));
+  EXPECT_THAT(error_of("generate @model --prompt x --top-p 2", 2), HasSubstr("--top-p"));
+  EXPECT_THAT(error_of("generate @model --prompt x --cache f8", 2), HasSubstr("--cache"));
+  EXPECT_THAT(error_of("bench --random mikro", 2), HasSubstr("did you mean micro"));
+  EXPECT_THAT(error_of("bench", 2), HasSubstr("MODEL"));
+  EXPECT_EQ(run("").code, 2);
+}
+
+TEST_F(CliTest, HelpIsOnStandardOutputWithAnExample) {
+  EXPECT_EQ(run("--help").code, 0);
+  for (const char* verb : {"eval", "score", "drop", "generate", "inspect", "bench", "corpus", "backends"}) {
+    const Outcome o = run(std::string(verb) + " --help");
+    EXPECT_EQ(o.code, 0);
+    EXPECT_THAT(o.out, HasSubstr("Example:\n  sparsam " + std::string(verb))) << verb;
+    EXPECT_THAT(o.err, IsEmpty());
+  }
+  EXPECT_THAT(run("version").out, StartsWith("sparsam "));
+}
+
+TEST_F(CliTest, MissingFilesAreNamed) {
+  EXPECT_THAT(error_of("eval @absent --data @text.txt", 1), HasSubstr("absent: no such model directory"));
+  EXPECT_THAT(error_of("eval @model --data @absent.txt", 1), HasSubstr("absent.txt"));
+  EXPECT_THAT(error_of("eval @model --data @empty.txt", 1), HasSubstr("empty.txt: empty"));
+  EXPECT_THAT(error_of("score @model --data @empty.txt", 1), HasSubstr("empty.txt: empty"));
+  EXPECT_THAT(error_of("inspect @text.txt", 1), HasSubstr("expected a model directory"));
+  fs::create_directories(folder / "hollow");
+  EXPECT_THAT(error_of("inspect @hollow", 1), HasSubstr("config.json"));
+}
+
+TEST_F(CliTest, DamagedWeightsAreNamed) {
+  write_model("damaged", 1);
+  const fs::path file = folder / "damaged" / "model.safetensors";
+  const std::string whole = read_text(file);
+  for (const size_t length : {size_t{0}, size_t{7}, size_t{100}, whole.size() / 2, whole.size() - 1}) {
+    write_text(file, whole.substr(0, length));
+    EXPECT_THAT(error_of("eval @damaged --data @text.txt", 1), HasSubstr("model.safetensors")) << length;
+  }
+  std::string corrupt = whole;
+  corrupt[20] ^= 0x55;
+  write_text(file, corrupt);
+  error_of("inspect @damaged", 1);
+}
+
+TEST_F(CliTest, WeightsThatAreNoNumbersAreNamed) {
+  write_model("nan", 1, std::numeric_limits<float>::quiet_NaN());
+  write_model("inf", 1, std::numeric_limits<float>::infinity());
+  const std::string tensor = "model.layers.1.self_attn.k_proj.weight";
+  EXPECT_THAT(error_of("eval @nan --data @text.txt", 1), HasSubstr(tensor + " holds nan at (3, 4)"));
+  EXPECT_THAT(error_of("eval @model --against @inf --data @text.txt", 1), HasSubstr(tensor + " holds inf"));
+  EXPECT_THAT(error_of("score @nan --data @text.txt --quiet", 1), HasSubstr(tensor));
+  EXPECT_THAT(error_of("generate @nan --prompt the --quiet", 1), HasSubstr(tensor));
+}
+
+TEST_F(CliTest, VocabulariesMustAgree) {
+  Architecture architecture = tiny_llama_like;
+  architecture.vocab = tiny_tokenizer().vocab_size() + 3;
+  fs::create_directories(folder / "padded");
+  save_model(tiny_model(architecture).model, folder / "padded");
+  write_text(folder / "padded" / "tokenizer.json", tiny_tokenizer().to_json());
+  EXPECT_THAT(error_of("eval @model --against @padded --data @text.txt", 1), HasSubstr("vocabulary"));
+  architecture.vocab = tiny_tokenizer().vocab_size() - 3;
+  save_model(tiny_model(architecture).model, folder / "padded");
+  EXPECT_THAT(error_of("eval @padded --data @text.txt", 1), HasSubstr("do not belong together"));
+}
+
+TEST_F(CliTest, EvalReportsTheContract) {
+  const Json json = json_of("eval @model --data @text.txt");
+  EXPECT_GT(json["perplexity"].get<double>(), 1);
+  EXPECT_GT(json["bits_per_byte"].get<double>(), 0);
+  EXPECT_EQ(json["tokens"].get<size_t>() + 1, tiny_tokenizer().encode(read_text(folder / "text.txt")).size());
+  EXPECT_THAT(json["protocol"].get<std::string>(), StartsWith("stride: windows of 64"));
+  EXPECT_LT(json["confidence_interval"][0].get<double>(), json["perplexity"].get<double>());
+  EXPECT_GT(json["confidence_interval"][1].get<double>(), json["perplexity"].get<double>());
+  const Json again = json_of("eval @model --data @text.txt --backend reference");
+  EXPECT_NEAR(again["perplexity"].get<double>() / json["perplexity"].get<double>(), 1, 1e-4);
+  const Json llama = json_of("eval @model --data @text.txt --data @text.txt --protocol llama.cpp --context 32");
+  EXPECT_THAT(llama["protocol"].get<std::string>(), StartsWith("llama.cpp: windows of 32"));
+  ASSERT_EQ(llama["files"].size(), 2u);
+  EXPECT_EQ(llama["files"][0]["perplexity"], llama["files"][1]["perplexity"]);
+  EXPECT_EQ(llama["tokens"].get<i64>(), 2 * llama["files"][0]["tokens"].get<i64>());
+  EXPECT_THAT(run("eval @model --data @text.txt").out, HasSubstr("bits per byte"));
+}
+
+TEST_F(CliTest, EvalAgainstItselfIsZero) {
+  const Json same = json_of("eval @model --data @text.txt --against @model");
+  EXPECT_EQ(same["kl"].get<double>(), 0);
+  EXPECT_EQ(same["top1_agreement"].get<double>(), 1);
+  const Json other = json_of("eval @other --data @text.txt --against @model");
+  EXPECT_GT(other["kl"].get<double>(), 0.1);
+  EXPECT_LT(other["top1_agreement"].get<double>(), 0.9);
+  EXPECT_NEAR(other["base_perplexity"].get<double>(), same["perplexity"].get<double>(), 1e-6);
+}
+
+TEST_F(CliTest, ScoreDropAndUseTheResult) {
+  const Outcome scored = run("score @model --data @text.txt --json");
+  ASSERT_EQ(scored.code, 0) << scored.err;
+  const Json scores = parse_json(scored.out, "score");
+  ASSERT_EQ(scores["sublayers"].size(), 9u);
+  for (const Json& s : scores["sublayers"]) {
+    EXPECT_THAT(s["kind"].get<std::string>(), testing::AnyOf("attention", "mlp", "block"));
+    EXPECT_GE(s["score"].get<double>(), 0);
+  }
+  write_text(folder / "scores.json", scored.out);
+  EXPECT_THAT(run("score @model --data @text.txt").out, HasSubstr("█"));
+
+  const Json before = json_of("inspect @model");
+  const Json dropped = json_of("drop @model --attention 2 --data @text.txt --out @thin");
+  EXPECT_EQ(dropped["dropped"].size(), 2u);
+  const Json after = json_of("inspect @thin");
+  EXPECT_EQ(after["cache_bytes_per_token"].get<i64>(), before["cache_bytes_per_token"].get<i64>() / 3);
+  EXPECT_LT(after["parameters"].get<i64>(), before["parameters"].get<i64>());
+  EXPECT_EQ(after["layers"], 3);
+  EXPECT_LT(fs::file_size(folder / "thin/model.safetensors"), fs::file_size(folder / "model/model.safetensors"));
+  const Json manifest = parse_json(read_text(folder / "thin/sparsam.json"), "manifest");
+  EXPECT_EQ(manifest["dropped"], dropped["dropped"]);
+  const Json from_file = json_of("drop @model --attention 2 --scores @scores.json --out @thin2");
+  EXPECT_EQ(from_file["dropped"], dropped["dropped"]);
+
+  EXPECT_GT(json_of("eval @thin --data @text.txt --against @model")["kl"].get<double>(), 0);
+  EXPECT_EQ(json_of("score @thin --data @text.txt")["sublayers"].size(), 7u);
+  EXPECT_EQ(json_of("generate @thin --prompt the --tokens 4 --past-end")["tokens"].size(), 4u);
+  EXPECT_THAT(error_of("drop @thin --attention 2 --data @text.txt --out @thinner", 2), HasSubstr("expected 0 to 1"));
+  EXPECT_EQ(json_of("drop @thin --mlp 3 --attention 1 --out @bare --quiet")["after"]["layers"], 0);
+  json_of("eval @bare --data @text.txt");
+}
+
+TEST_F(CliTest, DropRefusesWhatCannotBe) {
+  EXPECT_THAT(error_of("drop @model --out @x", 2), HasSubstr("nothing to drop"));
+  EXPECT_THAT(error_of("drop @model --attention 4 --out @x", 2), HasSubstr("expected 0 to 3"));
+  EXPECT_THAT(error_of("drop @model --list attn:3 --out @x", 2), HasSubstr("out of range"));
+  EXPECT_THAT(error_of("drop @model --list atn:1 --out @x", 2), HasSubstr("did you mean attn"));
+  EXPECT_THAT(error_of("drop @model --list attn:1 --mlp 1 --out @x", 2), HasSubstr("--list"));
+  EXPECT_THAT(error_of("drop @model --list attn:1 --out @model", 2), HasSubstr("the model itself"));
+  EXPECT_THAT(error_of("drop @model --list attn:1 --out @text.txt", 2), HasSubstr("no model directory"));
+  EXPECT_FALSE(fs::exists(folder / "x"));
+  fs::create_directories(folder / "precious");
+  write_text(folder / "precious/thesis.txt", "years of work");
+  EXPECT_THAT(error_of("drop @model --list attn:1 --out @precious", 2), HasSubstr("no model directory"));
+  EXPECT_TRUE(fs::exists(folder / "precious/thesis.txt"));
+  write_text(folder / "bad.json", R"({"sublayers": [{"layer": 0, "kind": "atention", "score": 1}]})");
+  EXPECT_THAT(error_of("drop @model --mlp 1 --scores @bad.json --out @x", 1), HasSubstr("did you mean attention"));
+}
+
+TEST_F(CliTest, GenerateIsReproducibleAndStreamsTheSameText) {
+  const std::string arguments = "generate @model --prompt the --tokens 20 --seed 3 --past-end";
+  const Json first = json_of(arguments), second = json_of(arguments);
+  EXPECT_EQ(first["text"], second["text"]);
+  EXPECT_EQ(first["tokens"].size(), 20u);
+  EXPECT_GT(first["tokens_per_second"].get<double>(), 0);
+  EXPECT_EQ(run(arguments).out, "the" + first["text"].get<std::string>() + "\n");
+  EXPECT_NE(json_of("generate @model --prompt the --tokens 20 --seed 4 --past-end")["text"], first["text"]);
+  const Json greedy = json_of("generate @model --prompt the --tokens 9 --temperature 0 --past-end");
+  EXPECT_EQ(greedy["tokens"], json_of("generate @model --prompt the --tokens 9 --top-k 1 --past-end")["tokens"]);
+  EXPECT_THAT(error_of("generate @model --prompt thethethethe --tokens 4 --context 2", 1),
+              HasSubstr("more than the 2 positions"));
+}
+
+TEST_F(CliTest, BenchReportsTheContract) {
+  const Json json = json_of("bench @model -p 16 -n 4 -d 8 -r 1 --prompt-tokens 8");
+  ASSERT_EQ(json["prefill"].size(), 2u);
+  EXPECT_EQ(json["prefill"][0]["tokens"], 16);
+  EXPECT_GT(json["prefill"][0]["tokens_per_second"].get<double>(), 0);
+  EXPECT_GT(json["prefill"][0]["fraction_of_peak"].get<double>(), 0);
+  EXPECT_EQ(json["decode"][0]["depth"], 8);
+  EXPECT_GT(json["decode"][0]["fraction_of_bandwidth"].get<double>(), 0);
+  EXPECT_GT(json["peak_gflops"].get<double>(), 0);
+  EXPECT_GT(json["bandwidth_gbytes"].get<double>(), 0);
+}
+
+TEST_F(CliTest, CorpusIsReproducibleAndKnowsItsEntropy) {
+  const Json file = json_of("corpus --tokens 300 --seed 4 --out @stories.txt");
+  const Outcome text = run("corpus --tokens 300 --seed 4");
+  EXPECT_EQ(text.out, read_text(folder / "stories.txt"));
+  EXPECT_THAT(text.err, HasSubstr("bits per byte"));
+  EXPECT_EQ(file["bytes"].get<size_t>(), text.out.size());
+  EXPECT_GE(file["words"].get<i64>(), 300);
+  EXPECT_NEAR(file["bits_per_byte"].get<double>(), embedded_corpus(i64(text.out.size()), 4).bits_per_byte(), 1e-9);
+  EXPECT_EQ(json_of("corpus --tokens 300 --seed 4")["text"].get<std::string>(), text.out);
+}
+
+TEST_F(CliTest, InspectWithoutATokenizerAndBackends) {
+  write_model("mute", 1);
+  fs::remove(folder / "mute/tokenizer.json");
+  const Json json = json_of("inspect @mute");
+  EXPECT_EQ(json["architecture"], "LlamaForCausalLM");
+  EXPECT_TRUE(json["tokenizer"].is_null());
+  i64 sum = json["embedding_parameters"].get<i64>() + json["dim"].get<i64>();  // tables and the final norm
+  for (const Json& layer : json["per_layer"]) sum += layer["parameters"].get<i64>();
+  EXPECT_EQ(sum, json["parameters"].get<i64>());
+  EXPECT_THAT(run("inspect @mute").out, HasSubstr("layers 0-2"));
+  EXPECT_THAT(json_of("backends")["accelerated"], Not(IsEmpty()));
+}
+
+TEST_F(CliTest, AFullDiskIsAnError) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "this system has no /dev/full";
+  const int status = std::system(SPARSAM_BINARY " corpus --tokens 100 >/dev/full 2>/dev/null");
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+}
+
+}  // namespace
+}  // namespace sparsam

@@ -1,0 +1,152 @@
+#include "infer/session.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "formats/json.h"
+#include "infer/test_support.h"
+
+namespace sparsam {
+namespace {
+
+// Logits (N, V) of whole sequences, from the reference backend.
+std::vector<std::vector<float>> whole_logits(const Model& model, const std::vector<i32>& ids) {
+  const auto backend = make_backend("reference");
+  const Transformer transformer(model, *backend, Compute::f32, static_cast<i64>(ids.size()));
+  Arena arena;
+  const auto hidden =
+      transformer.forward({.ids = {ids.data(), {static_cast<i64>(ids.size())}}, .sequences = 1, .start = 0}, arena);
+  const auto logits = transformer.logits(hidden, arena);
+  std::vector<std::vector<float>> rows;
+  for (i64 n = 0; n < logits.shape(0); ++n) rows.emplace_back(logits[n].begin(), logits[n].end());
+  return rows;
+}
+
+double greatest_difference(In<float, 1> a, const std::vector<float>& b) {
+  double greatest = 0;
+  for (i64 i = 0; i < a.size(); ++i)
+    greatest = std::max(greatest, std::abs(static_cast<double>(a[i]) - b[static_cast<size_t>(i)]));
+  return greatest;
+}
+
+// Logits are of size 3; f32 sums of 50 products a dozen deep differ by a few 1e-6 between orders of summation.
+constexpr double f32_tolerance = 5e-5;
+
+class SessionTest : public testing::TestWithParam<Architecture> {};
+
+TEST_P(SessionTest, StepsEqualTheWholeSequence) {
+  const TinyModel tiny = tiny_model(GetParam());
+  const auto ids = random_ids(20, tiny.model.config.vocab, 3);
+  const auto expected = whole_logits(tiny.model, ids);
+  const auto backend = make_backend("cpu");
+  Session session(tiny.model, *backend, {.cache = DType::f32, .first_capacity = 2});
+  for (size_t i = 0; i < ids.size(); ++i) {
+    EXPECT_LT(greatest_difference(session.step(ids[i]), expected[i]), f32_tolerance) << "step " << i;
+    EXPECT_EQ(session.position(), static_cast<i64>(i) + 1);
+  }
+  EXPECT_EQ(session.capacity(), 32);
+}
+
+TEST_P(SessionTest, PrefillInChunksEqualsTheWholeSequence) {
+  const TinyModel tiny = tiny_model(GetParam());
+  const auto ids = random_ids(23, tiny.model.config.vocab, 4);
+  const auto expected = whole_logits(tiny.model, ids);
+  const auto backend = make_backend("cpu");
+  for (const i64 chunk : {1, 4, 23, 512}) {
+    Session session(tiny.model, *backend, {.cache = DType::f32, .first_capacity = 5, .chunk = chunk});
+    EXPECT_LT(greatest_difference(session.prefill(ids), expected.back()), f32_tolerance) << "chunks of " << chunk;
+  }
+}
+
+TEST_P(SessionTest, SixteenBitCachesAreClose) {
+  const TinyModel tiny = tiny_model(GetParam());
+  const auto ids = random_ids(16, tiny.model.config.vocab, 5);
+  const auto expected = whole_logits(tiny.model, ids);
+  const auto backend = make_backend("cpu");
+  Session half(tiny.model, *backend, {.cache = DType::f16}), brain(tiny.model, *backend, {.cache = DType::bf16});
+  const double f16_error = greatest_difference(half.prefill(ids), expected.back());
+  const double bf16_error = greatest_difference(brain.prefill(ids), expected.back());
+  EXPECT_LT(f16_error, 0.02);
+  EXPECT_LT(bf16_error, 0.16);
+  EXPECT_GT(bf16_error, f16_error);  // 8 bits of mantissa against 11
+}
+
+INSTANTIATE_TEST_SUITE_P(Architectures, SessionTest, testing::Values(tiny_llama_like, tiny_gpt_like),
+                         [](const auto& p) { return p.param.gated ? "Llama" : "Gpt"; });
+
+TEST(Session, RewindsExactly) {
+  const TinyModel tiny = tiny_model();
+  const auto ids = random_ids(12, 300, 6);
+  const auto backend = make_backend("cpu");
+  Session session(tiny.model, *backend);
+  session.prefill(std::span(ids).first(7));
+  const auto first = session.step(ids[7]);
+  const std::vector<float> before(first.begin(), first.end());
+  session.prefill(std::span(ids).subspan(8));
+  session.rewind(7);
+  EXPECT_EQ(session.position(), 7);
+  const auto again = session.step(ids[7]);
+  EXPECT_EQ(std::vector<float>(again.begin(), again.end()), before);
+}
+
+TEST(Session, RefusesMoreThanItsPositionsAndStaysAsItWas) {
+  const TinyModel tiny = tiny_model();
+  const auto ids = random_ids(6, 300, 7);
+  const auto backend = make_backend("cpu");
+  Session session(tiny.model, *backend, {.positions = 8});
+  session.prefill(ids);
+  EXPECT_THROW(session.prefill(std::span(ids).first(3)), Error);
+  EXPECT_EQ(session.position(), 6);
+  session.prefill(std::span(ids).first(2));
+  EXPECT_THROW(session.step(1), Error);
+  session.rewind(0);
+  EXPECT_THROW(session.step(300), Error);  // outside the vocabulary
+  EXPECT_EQ(session.position(), 0);
+}
+
+TEST(Session, CacheHoldsOnlyLayersWithAttention) {
+  TinyModel tiny = tiny_model();
+  const auto backend = make_backend("cpu");
+  Session full(tiny.model, *backend, {.cache = DType::f16, .first_capacity = 16});
+  full.step(1);
+  EXPECT_EQ(full.cache_bytes(), 3 * 2 * 2 * 8 * 16 * 2);  // layers, keys and values, heads, channels, positions, bytes
+  tiny.model.config.layers[1].mixer = std::monostate{};
+  Session less(tiny.model, *backend, {.cache = DType::f16, .first_capacity = 16});
+  less.step(1);
+  EXPECT_EQ(less.cache_bytes(), 2 * 2 * 2 * 8 * 16 * 2);
+}
+
+TEST(Session, ScratchDoesNotGrowWithSteps) {
+  const TinyModel tiny = tiny_model();
+  const auto backend = make_backend("cpu");
+  Session session(tiny.model, *backend);
+  session.step(1);
+  const i64 after_one = session.scratch_bytes();
+  for (i32 i = 0; i < 40; ++i) session.step(i);
+  EXPECT_EQ(session.scratch_bytes(), after_one);
+}
+
+// A real model whose greedy continuations and logits an independent implementation wrote (double precision).
+TEST(Session, ContinuesStoriesAsRecorded) {
+  const fs::path directory = SPARSAM_DATA "/weights/derived/stories260K";
+  if (!fs::exists(directory)) GTEST_SKIP() << directory << " is absent";
+  const Model model = load_model(directory);
+  const Json expected = parse_json(read_text(directory / "expected.json"), "expected.json");
+  const auto backend = make_backend("cpu");
+  for (const Json& generation : expected["generations"]) {
+    Session session(model, *backend, {.cache = DType::f32});
+    std::vector<i32> ids;
+    In<float, 1> logits = session.prefill(generation["prompt_ids"].get<std::vector<i32>>());
+    const auto wanted = generation["greedy_ids"].get<std::vector<i32>>();
+    while (ids.size() < wanted.size()) {
+      ids.push_back(static_cast<i32>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+      if (ids.size() < wanted.size()) logits = session.step(ids.back());
+    }
+    EXPECT_EQ(ids, wanted);
+  }
+}
+
+}  // namespace
+}  // namespace sparsam
