@@ -15,7 +15,7 @@ struct BenchFlags {
   ModelFlags model;
   std::string shape, type = "bf16", train;
   std::vector<i64> prefill = {512}, decode = {128}, depth = {0};
-  i64 repetitions = 3, batch = 8, steps = 5;
+  i64 repetitions = 3, batch = 0, steps = 5;
 };
 
 // TinyLlama 1.1B (Zhang et al. 2024, arXiv 2401.02385).
@@ -114,16 +114,20 @@ Exit bench_training(const BenchFlags& flags, const Common& common) {
   const Architecture architecture = shape_of(flags.train, "--train");
   const std::string precision = flags.model.precision == "auto" ? "bf16" : flags.model.precision;
   const Compute compute = compute_of(precision, {});
-  const TrainSpeed s =
-      measure_training(architecture, flags.batch, architecture.context, compute, static_cast<int>(flags.steps));
+  // As `train` would run it, where the preset has a batch and a length of its own.
+  const bool known = flags.train != "1.1b";
+  const Recipe recipe = known ? RunOptions::of_preset(flags.train).recipe : Recipe{.batch = 1};
+  const i64 batch = flags.batch ? flags.batch : recipe.batch;
+  const i64 length = recipe.sequence ? recipe.sequence : architecture.context;
+  const TrainSpeed s = measure_training(architecture, batch, length, compute, static_cast<int>(flags.steps));
   if (common.json)
     print_json({{"tokens_per_second", s.tokens_per_second},
                 {"fraction_of_peak", s.fraction_of_peak},
                 {"peak_bytes", s.peak_bytes},
                 {"peak_gflops", s.peak_flops / 1e9},
                 {"seconds_per_step", s.seconds_per_step},
-                {"batch", flags.batch},
-                {"length", architecture.context},
+                {"batch", batch},
+                {"length", length},
                 {"precision", name_of(compute)},
                 {"threads", threads()}});
   else
@@ -155,8 +159,8 @@ void add_bench(CLI::App& program, Command& command) {
       ->check(in_range(1, 1000))
       ->capture_default_str();
   verb->add_option("--train", flags->train, "training steps of a preset instead");
-  verb->add_option("--batch", flags->batch, "sequences of a training step")
-      ->check(in_range(1, 65536))
+  verb->add_option("--batch", flags->batch, "sequences of a training step; 0: as train does")
+      ->check(in_range(0, 65536))
       ->capture_default_str();
   verb->add_option("--steps", flags->steps, "training steps to measure")
       ->check(in_range(1, 100000))

@@ -6,7 +6,7 @@
 
 #include "base/interrupt.h"
 #include "base/progress.h"
-#include "cli/verbs.h"
+#include "cli/common.h"
 #include "train/fields.h"
 #include "train/run.h"
 
@@ -138,7 +138,7 @@ struct TrainFlags {
   std::function<void(Upkeep&)> upkeep;
   std::string out;
   bool resume = false, overwrite = false;
-  CLI::Option *seed = nullptr, *threads = nullptr;
+  CLI::Option *seed = nullptr, *threads = nullptr, *vocab = nullptr;
 
   void apply(RunOptions& options, const Common& common) const {
     sources(options.sources), architecture(options.architecture), recipe(options.recipe), upkeep(options.upkeep);
@@ -170,6 +170,8 @@ RunOptions options_of(const TrainFlags& flags, const Common& common) {
   list_differences(shape, unchanged, changes);
   if (!sources.from.empty() && !changes.empty())
     fail_usage("train: --from has a shape already; leave out {}", fmt::join(changes, ", "));
+  if (!sources.tokenizer.empty() && flags.vocab->count() > 0)
+    fail_usage("train: --tokenizer has a vocabulary already; leave out --vocab");
   options.out = flags.out;
   options.overwrite = flags.overwrite;
   return options;
@@ -182,7 +184,7 @@ Exit run_train(const TrainFlags& flags, const Common& common) {
   const RunEvents events = reporter.events();
   const RunResult result = flags.resume ? resume_run(options, events) : start_run(options, events);
   if (common.json)
-    fmt::print("{}\n", to_json(result).dump());
+    print_json(to_json(result));
   else if (!result.stopped)
     print_result(result, options.out);
   if (!result.stopped) return Exit::done;
@@ -208,7 +210,11 @@ void add_train(CLI::App& program, Command& command) {
   flags->recipe = add_fields<Recipe>(*app, "Training");
   flags->upkeep = add_fields<Upkeep>(*app, "Evaluation and checkpoints");
   flags->architecture = add_fields<Architecture>(*app, "Shape of a new model (over the preset's)");
-  app->callback([flags, &command] { command.run = [flags, &command] { return run_train(*flags, command.common); }; });
+  flags->vocab = app->get_option("--vocab");
+  add_example(app,
+              "sparsam train --preset mini --data text.txt --minutes 10 --out model\n"
+              "  sparsam train --resume --out model");
+  on_chosen(app, command, [flags, &command] { return run_train(*flags, command.common); });
 }
 
 }  // namespace sparsam

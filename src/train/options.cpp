@@ -24,7 +24,7 @@ RunOptions RunOptions::of_model(std::string_view directory) {
   RunOptions options;
   options.sources.from = directory;
   options.recipe.lr = 3e-4;
-  options.recipe.batch = 16;
+  options.recipe.batch = 0;
   return options;
 }
 
@@ -39,7 +39,7 @@ void validate(const RunOptions& options) {
   range("tokens", r.tokens, 0, many), range("steps", r.steps, 0, many), range("minutes", r.minutes, 0, 1e7);
   if ((r.tokens > 0) + (r.steps > 0) + (r.minutes > 0) != 1)
     fail_usage("train: give exactly one of --tokens, --steps and --minutes, more than 0");
-  range("batch", r.batch, 1, 1e6), range("accumulate", r.accumulate, 1, 1e6), range("sequence", r.sequence, 0, 1e7);
+  range("batch", r.batch, 0, 1e6), range("accumulate", r.accumulate, 1, 1e6), range("sequence", r.sequence, 0, 1e7);
   range("lr", r.lr, 0, 1e3), range("final-lr", r.final_lr, 0, 1);
   range("warmup", r.warmup, -1, many), range("decay", r.decay, -1, many);
   range("weight-decay", r.weight_decay, 0, 1e3), range("clip", r.clip, 0, 1e9), range("eps", r.eps, 1e-30, 1);

@@ -28,7 +28,7 @@ struct Recipe {
     f("tokens", "budget in tokens", r.tokens...);
     f("steps", "budget in optimizer steps", r.steps...);
     f("minutes", "budget in minutes: the speed is measured first and fixes the number of steps", r.minutes...);
-    f("batch", "sequences that are computed at once, B", r.batch...);
+    f("batch", "sequences that are computed at once, B (0: of about 4096 tokens together)", r.batch...);
     f("accumulate", "batches whose gradients are summed for one step", r.accumulate...);
     f("sequence", "tokens of a training sequence, T (0: the context)", r.sequence...);
     f("schedule", "learning rate over the run", r.schedule...);

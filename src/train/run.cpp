@@ -46,7 +46,6 @@ struct Inputs {
 Tokenizer make_tokenizer(const RunOptions& options, std::span<const Document> documents, const RunEvents& events) {
   const Sources& sources = options.sources;
   if (!sources.tokenizer.empty()) return Tokenizer::load(sources.tokenizer);
-  if (!sources.from.empty()) return Tokenizer::load(sources.from);
   tell(events.on_stage, "learning a tokenizer");
   std::vector<std::string_view> texts;
   for (const Document& document : documents) texts.push_back(document.text);
@@ -66,26 +65,29 @@ Split read_data(const RunOptions& options, const RunEvents& events) {
   return {std::move(documents), open_documents(sources.valid)};
 }
 
-// `tokenizer`: of the checkpoint that the run goes on from. Resolves what the options leave open (vocabulary, length).
-Inputs read_inputs(RunOptions& options, std::optional<Tokenizer> tokenizer, const RunEvents& events) {
+// A model to begin with, and its tokenizer: of a checkpoint, or of --from.
+struct Origin {
+  std::optional<Model> model;
+  std::optional<Tokenizer> tokenizer;
+};
+
+// Resolves what the recipe leaves open.
+Inputs read_inputs(RunOptions& options, Origin origin, const RunEvents& events) {
   const Split data = read_data(options, events);
+  auto& [from, tokenizer] = origin;
   if (!tokenizer) tokenizer = make_tokenizer(options, data.train, events);
-  Config config;
-  std::optional<Model> from;
-  if (!options.sources.from.empty()) {
-    from = load_model(options.sources.from);
-    config = from->config;
-  } else {
-    // A tokenizer decides the vocabulary: one that is given, or one that found fewer pairs than asked for.
-    options.architecture.vocab = tokenizer->vocab_size();
-    config = make_config(options.architecture);
-  }
+  // A tokenizer decides the vocabulary: one that is given, or one that found fewer pairs than asked for.
+  Architecture shape = options.architecture;
+  shape.vocab = tokenizer->vocab_size();
+  const Config config = from ? from->config : make_config(shape);
   if (tokenizer->vocab_size() > config.vocab)
-    fail("train: the tokenizer has {} tokens, the model {} ({}): they do not belong together", tokenizer->vocab_size(),
-         config.vocab, options.sources.from);
+    fail("train: the tokenizer has {} tokens, the model's vocabulary {}: they do not belong together",
+         tokenizer->vocab_size(), config.vocab);
   Recipe& recipe = options.recipe;
   constexpr i64 longest_default = 512;
   if (recipe.sequence == 0) recipe.sequence = std::min(config.context, longest_default);
+  constexpr i64 default_tokens = 4096;
+  if (recipe.batch == 0) recipe.batch = std::max<i64>(1, default_tokens / recipe.sequence);
   if (recipe.sequence > config.context)
     fail_usage("--sequence is {}, but the model's context is {}", recipe.sequence, config.context);
   tell(events.on_stage, "tokenizing");
@@ -93,16 +95,17 @@ Inputs read_inputs(RunOptions& options, std::optional<Tokenizer> tokenizer, cons
   std::optional<TokenFile> valid;
   if (!data.held_out.empty()) valid.emplace(tokenize(data.held_out, *tokenizer, options.out, "valid"));
   if (valid && valid->size() < 2) valid.reset();  // nothing to predict
-  return {*tokenizer, config, std::move(from), std::move(train), std::move(valid), token_bytes(*tokenizer)};
+  std::vector<i32> bytes = token_bytes(*tokenizer);
+  return {std::move(*tokenizer), config, std::move(from), std::move(train), std::move(valid), std::move(bytes)};
 }
 
 class Run {
  public:
-  Run(const RunOptions& options, const RunEvents& events, std::optional<Tokenizer> tokenizer)
+  Run(const RunOptions& options, const RunEvents& events, Origin origin)
       : options_(options),
         events_(events),
         backend_(make_backend("cpu")),
-        inputs_(read_inputs(options_, std::move(tokenizer), events)),
+        inputs_(read_inputs(options_, std::move(origin), events)),
         sampler_(inputs_.train, options_.recipe.sequence, static_cast<u64>(options_.recipe.seed) ^ order_of_data),
         windows_([this](i64 sample, std::span<i32> window) { sampler_.copy(sample, window); }) {
     state_.sources = options_.sources;
@@ -118,13 +121,7 @@ class Run {
 
   void begin() {
     state_.steps = resolve_steps();
-    const auto specs = parameter_specs(inputs_.config);
-    auto weights = std::make_shared<FlatParams>(specs);
-    if (inputs_.from)
-      read_weights(*inputs_.from, *weights);
-    else
-      initialize(specs, weights->views, static_cast<u64>(options_.recipe.seed));
-    trainer_.emplace(inputs_.config, std::move(weights), options_.recipe, *backend_);
+    make_trainer();
     for (const char* name : {"metrics.jsonl", "run.json", "model.safetensors", "config.json", "tokenizer.json"})
       fs::remove(options_.out / name);
     remove_checkpoints(options_.out);
@@ -139,11 +136,7 @@ class Run {
   }
 
   void go_on_from(const fs::path& checkpoint, const RunState& before) {
-    const Model model = load_model(checkpoint);
-    if (!(model.config == inputs_.config)) fail("{}: config.json differs from the run's options", checkpoint.string());
-    auto weights = std::make_shared<FlatParams>(parameter_specs(model.config));
-    read_weights(model, *weights);
-    trainer_.emplace(model.config, std::move(weights), options_.recipe, *backend_);
+    make_trainer();
     read_moments(checkpoint, *trainer_);
     trainer_->go_on_from(before.step);
     state_.step = before.step, state_.steps = before.steps, state_.tokens = before.tokens;
@@ -175,6 +168,17 @@ class Run {
   }
 
  private:
+  void make_trainer() {
+    const auto specs = parameter_specs(inputs_.config);
+    auto weights = std::make_shared<FlatParams>(specs);
+    if (inputs_.from)
+      read_weights(*inputs_.from, *weights);
+    else
+      initialize(specs, weights->views, static_cast<u64>(options_.recipe.seed));
+    trainer_.emplace(inputs_.config, std::move(weights), options_.recipe, *backend_);
+    inputs_.from.reset();
+  }
+
   i64 step_tokens() const { return options_.recipe.batch * options_.recipe.accumulate * options_.recipe.sequence; }
   i64 eval_every() const {
     return options_.upkeep.eval_every > 0 ? options_.upkeep.eval_every : std::max<i64>(1, state_.steps / 10);
@@ -365,7 +369,11 @@ RunResult start_run(const RunOptions& options, const RunEvents& events) {
     fail_usage("train: --from and --out are the same directory {}", out.string());
   fs::create_directories(out, error);
   if (error) fail("{}: cannot create directory: {}", out.string(), error.message());
-  Run run(options, events, std::nullopt);
+  Origin origin;
+  if (const std::string& from = options.sources.from; !from.empty())
+    origin = {load_model(from),
+              options.sources.tokenizer.empty() ? std::optional(Tokenizer::load(from)) : std::nullopt};
+  Run run(options, events, std::move(origin));
   run.begin();
   return run.go();
 }
@@ -415,7 +423,8 @@ RunResult resume_run(const RunOptions& options, const RunEvents& events) {
   validate(options);
   const fs::path checkpoint = checkpoint_in(options.out);
   const RunState state = reading(checkpoint, [&] { return read_state(checkpoint); });
-  Run run(options, events, reading(checkpoint, [&] { return Tokenizer::load(checkpoint); }));
+  Origin origin = reading(checkpoint, [&] { return Origin{load_model(checkpoint), Tokenizer::load(checkpoint)}; });
+  Run run(options, events, std::move(origin));
   run.require_inputs_of(checkpoint, state);
   reading(checkpoint, [&] { run.go_on_from(checkpoint, state); });
   return run.go();
