@@ -43,8 +43,9 @@ HWY_INLINE void dot_rows(const float* x, i64 x_stride, const Element* w, i64 col
   for (int n = 0; n < Rows; ++n) {
     for (int u = 1; u < Unroll; ++u) total[n][0] = hn::Add(total[n][0], total[n][u]);
     sums[n] = hn::GetLane(hn::SumOfLanes(d, total[n][0]));
-    for (i64 k = i; k < cols; ++k) sums[n] += x[n * x_stride + k] * load_one(w + k);
   }
+  for (; i < cols; ++i)
+    for (int n = 0; n < Rows; ++n) sums[n] += x[n * x_stride + i] * load_one(w + i);
 }
 
 template <int Rows, class Element>
