@@ -66,10 +66,11 @@ struct Sources {
 
 // What changes neither weights nor losses.
 struct Upkeep {
-  i64 eval_every = 0, eval_tokens = 131'072, save_every = 500, keep = 2, log_every = 1, stop_after = 0;
+  i64 eval_every = 0, eval_tokens = 65'536, save_every = 500, keep = 2, log_every = 1, stop_after = 0;
 
   static void fields(auto&& f, auto&... u) {
-    f("eval-every", "steps between held-out evaluations (0: ten in a run)", u.eval_every...);
+    f("eval-every", "steps between held-out evaluations (0: ten in a run, or fewer that take a twentieth of it)",
+      u.eval_every...);
     f("eval-tokens", "held-out tokens of an evaluation (0: all)", u.eval_tokens...);
     f("save-every", "steps between checkpoints", u.save_every...);
     f("keep", "checkpoints that are kept", u.keep...);

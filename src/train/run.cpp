@@ -180,8 +180,16 @@ class Run {
   }
 
   i64 step_tokens() const { return options_.recipe.batch * options_.recipe.accumulate * options_.recipe.sequence; }
+  // The work of an evaluation in training steps: a forward pass is a third of a step's.
+  double evaluation_steps() const {
+    return static_cast<double>(eval_tokens()) / (3 * static_cast<double>(step_tokens()));
+  }
   i64 eval_every() const {
-    return options_.upkeep.eval_every > 0 ? options_.upkeep.eval_every : std::max<i64>(1, state_.steps / 10);
+    if (options_.upkeep.eval_every > 0) return options_.upkeep.eval_every;
+    constexpr double most = 10, share = 0.05;
+    const double steps = static_cast<double>(state_.steps);
+    const double evaluations = std::clamp(share * steps / std::max(evaluation_steps(), 1e-9), 1.0, most);
+    return std::max<i64>(1, static_cast<i64>(std::ceil(steps / evaluations)));
   }
   i64 eval_tokens() const {
     if (!inputs_.valid) return 0;
@@ -194,7 +202,7 @@ class Run {
            (most > 0 && state_.step - first_step_ >= most && state_.step < state_.steps);
   }
 
-  // Minutes become steps by the speed of a few steps, evaluations (a third of a training step's work) counted in.
+  // Minutes become steps by the speed of a few steps, evaluations counted in.
   i64 resolve_steps() {
     const Recipe& recipe = options_.recipe;
     if (recipe.steps > 0) return recipe.steps;
@@ -202,13 +210,13 @@ class Run {
     tell(events_.on_stage, "measuring the speed");
     const Stopwatch clock;
     constexpr i64 steps = 3;
-    const TrainSpeed speed = measure_training(inputs_.config, recipe, *backend_, steps);
-    const double evaluation = static_cast<double>(eval_tokens()) / (3 * speed.tokens_per_second);
-    const double left = 60 * recipe.minutes - clock.seconds();
+    constexpr double part = 0.02, evaluations = 0.05;
+    const double budget = 60 * recipe.minutes;
+    const TrainSpeed speed = measure_training(inputs_.config, recipe, *backend_, steps, part * budget);
+    const double left = (budget - clock.seconds()) / speed.seconds_per_step - evaluation_steps();  // the last one
     const i64 every = options_.upkeep.eval_every;
-    const double evaluations = every > 0 ? evaluation : 10 * evaluation;
-    const double per_step = speed.seconds_per_step + (every > 0 ? evaluation / static_cast<double>(every) : 0);
-    return std::max<i64>(1, static_cast<i64>((left - evaluations) / per_step));
+    const double between = every > 0 ? evaluation_steps() / static_cast<double>(every) : evaluations;
+    return std::max<i64>(1, static_cast<i64>(left / (1 + between)));
   }
 
   void take_step(double learning_rate) {

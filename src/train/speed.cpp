@@ -29,7 +29,8 @@ double measure_peak_flops(Compute compute) {
   return 1e9 * (compute == Compute::bf16 ? peaks.bf16_gflops : peaks.f32_gflops);
 }
 
-TrainSpeed measure_training(const Config& config, const Recipe& recipe, Backend& backend, i64 steps) {
+TrainSpeed measure_training(const Config& config, const Recipe& recipe, Backend& backend, i64 steps,
+                            double least_seconds) {
   const auto specs = parameter_specs(config);
   auto weights = std::make_shared<FlatParams>(specs);
   initialize(specs, weights->views, 1);
@@ -41,7 +42,8 @@ TrainSpeed measure_training(const Config& config, const Recipe& recipe, Backend&
   constexpr double learning_rate = 1e-5;
   trainer.step(random_tokens, learning_rate);
   std::vector<double> seconds;
-  for (i64 i = 0; i < std::max<i64>(steps, 1); ++i)
+  const Stopwatch clock;
+  for (i64 i = 0; i < std::max<i64>(steps, 1) || clock.seconds() < least_seconds; ++i)
     seconds.push_back(trainer.step(random_tokens, learning_rate).seconds);
   std::nth_element(seconds.begin(), seconds.begin() + static_cast<i64>(seconds.size() / 2), seconds.end());
 

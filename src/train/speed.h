@@ -17,8 +17,9 @@ struct TrainSpeed {
 // Forward and backward floating-point operations of one trained token: three times the forward's, at the mean context.
 double training_flops_per_token(const Config& config, i64 sequence);
 
-// Measures at least `steps` steps with the recipe's batch, length and precision.
-TrainSpeed measure_training(const Config& config, const Recipe& recipe, Backend& backend, i64 steps);
+// Measures at least `steps` steps, and more until `seconds` have passed, with the recipe's batch, length and precision.
+TrainSpeed measure_training(const Config& config, const Recipe& recipe, Backend& backend, i64 steps,
+                            double seconds = 0);
 TrainSpeed measure_training(const Architecture& architecture, i64 batch, i64 length, Compute compute, int steps);
 
 // Operations per second of large matrix products on all threads, measured for about half a second.
