@@ -120,7 +120,14 @@ Exit bench_training(const BenchFlags& flags, const Common& common) {
   const i64 batch = flags.batch ? flags.batch : recipe.batch;
   const i64 length = recipe.sequence ? recipe.sequence : architecture.context;
   const TrainSpeed s = measure_training(architecture, batch, length, compute, static_cast<int>(flags.steps));
-  if (common.json)
+  if (common.json) {
+    Json operations = Json::array();
+    for (const Usage& u : s.operations)
+      operations.push_back({{"operation", u.operation},
+                            {"calls", u.calls},
+                            {"seconds", u.seconds},
+                            {"gflops", static_cast<double>(u.flops) / u.seconds / 1e9},
+                            {"gbytes", static_cast<double>(u.bytes) / u.seconds / 1e9}});
     print_json({{"tokens_per_second", s.tokens_per_second},
                 {"fraction_of_peak", s.fraction_of_peak},
                 {"peak_bytes", s.peak_bytes},
@@ -129,11 +136,13 @@ Exit bench_training(const BenchFlags& flags, const Common& common) {
                 {"batch", batch},
                 {"length", length},
                 {"precision", name_of(compute)},
-                {"threads", threads()}});
-  else
-    fmt::print("training {} in {}: {:.1f} tokens/s, {:.1f} % of {:.0f} GFLOP/s, {} of memory\n", flags.train,
+                {"threads", threads()},
+                {"operations", operations}});
+  } else {
+    fmt::print("training {} in {}: {:.1f} tokens/s, {:.1f} % of {:.0f} GFLOP/s, {} of memory\n{}", flags.train,
                name_of(compute), s.tokens_per_second, 100 * s.fraction_of_peak, s.peak_flops / 1e9,
-               format_bytes(static_cast<double>(s.peak_bytes)));
+               format_bytes(static_cast<double>(s.peak_bytes)), usage_table(s.operations));
+  }
   return Exit::done;
 }
 

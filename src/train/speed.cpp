@@ -34,13 +34,15 @@ TrainSpeed measure_training(const Config& config, const Recipe& recipe, Backend&
   const auto specs = parameter_specs(config);
   auto weights = std::make_shared<FlatParams>(specs);
   initialize(specs, weights->views, 1);
-  Trainer trainer(config, weights, recipe, backend);
+  Timed timed(backend);
+  Trainer trainer(config, weights, recipe, timed);
   const WindowSource random_tokens = [&](i64 sample, std::span<i32> window) {
     Random random(1, static_cast<u64>(sample));
     for (i32& id : window) id = static_cast<i32>(random.below(static_cast<u64>(config.vocab)));
   };
   constexpr double learning_rate = 1e-5;
   trainer.step(random_tokens, learning_rate);
+  timed.reset();
   std::vector<double> seconds;
   const Stopwatch clock;
   for (i64 i = 0; i < std::max<i64>(steps, 1) || clock.seconds() < least_seconds; ++i)
@@ -50,6 +52,7 @@ TrainSpeed measure_training(const Config& config, const Recipe& recipe, Backend&
   TrainSpeed speed;
   speed.seconds_per_step = seconds[seconds.size() / 2];
   speed.tokens_per_second = static_cast<double>(trainer.step_tokens()) / speed.seconds_per_step;
+  speed.operations = timed.usage();
   speed.peak_bytes = trainer.memory_bytes();
   speed.peak_resident_bytes = peak_resident_bytes();
   return speed;

@@ -1,6 +1,7 @@
 // How fast training runs: full optimizer steps on random tokens.
 #pragma once
 
+#include "ops/decorators.h"
 #include "train/trainer.h"
 
 namespace sparsam {
@@ -10,8 +11,9 @@ struct TrainSpeed {
   double tokens_per_second = 0;
   double peak_flops = 0;  // multiply-adds counted twice, of the matrix product measured in the same run
   double fraction_of_peak = 0;
-  i64 peak_bytes = 0;           // weights, gradients, moments, activations
-  i64 peak_resident_bytes = 0;  // of the whole process (VmHWM); 0 where the system does not tell
+  i64 peak_bytes = 0;             // weights, gradients, moments, activations
+  std::vector<Usage> operations;  // what the measured steps spent on each operation
+  i64 peak_resident_bytes = 0;    // of the whole process (VmHWM); 0 where the system does not tell
 };
 
 // Forward and backward floating-point operations of one trained token: three times the forward's, at the mean context.
