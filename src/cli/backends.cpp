@@ -3,7 +3,7 @@
 
 #include "base/threads.h"
 #include "cli/common.h"
-#include "ops/cpu/targets.h"
+#include "ops/ops.h"
 
 namespace sparsam {
 
@@ -12,7 +12,7 @@ void add_backends(CLI::App& program, Command& command) {
   add_example(verb, "sparsam backends");
   on_chosen(verb, command, [&command] {
     const auto accelerated = accelerated_operations();
-    const auto targets = cpu::targets();
+    const auto targets = instruction_sets();
     if (command.common.json) {
       print_json({{"backends", {"cpu", "reference"}},
                   {"accelerated", accelerated},

@@ -1,5 +1,6 @@
 // The only file that knows which backends there are.
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/targets.h"
 #include "ops/reference/reference.h"
 
 namespace sparsam {
@@ -88,5 +89,6 @@ std::unique_ptr<Backend> make_backend(std::string_view name) {
 }
 
 std::vector<std::string_view> accelerated_operations() { return accelerated_of(static_cast<const Op*>(nullptr)); }
+std::vector<std::string> instruction_sets() { return cpu::targets(); }
 
 }  // namespace sparsam

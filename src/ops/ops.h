@@ -47,5 +47,7 @@ i64 bytes(const Op& op);
 std::unique_ptr<Backend> make_backend(std::string_view name);
 // Operations that the cpu backend has kernels for; the rest run in the reference.
 std::vector<std::string_view> accelerated_operations();
+// Instruction sets that those kernels are compiled for and this processor has, best first; the first is used.
+std::vector<std::string> instruction_sets();
 
 }  // namespace sparsam
