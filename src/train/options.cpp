@@ -12,7 +12,7 @@ RunOptions RunOptions::of_preset(std::string_view name) {
   options.architecture = preset(name);
   options.sources.preset = name;
   Recipe& recipe = options.recipe;
-  if (name == "nano") recipe.lr = 3e-3;
+  if (name == "nano") recipe.lr = 6e-3;
   if (name == "micro") recipe.lr = 2e-3;
   if (name == "mini") recipe.lr = 1.5e-3;
   if (name == "small") recipe.lr = 1e-3, recipe.batch = 16;
