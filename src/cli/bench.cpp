@@ -5,6 +5,7 @@
 #include "base/threads.h"
 #include "cli/common.h"
 #include "measure/speed.h"
+#include "ops/decorators.h"
 #include "train/speed.h"
 
 namespace sparsam {
@@ -16,6 +17,7 @@ struct BenchFlags {
   std::string shape, type = "bf16", train;
   std::vector<i64> prefill = {512}, decode = {128}, depth = {0};
   i64 repetitions = 3, batch = 0, steps = 5;
+  bool operations = false;
 };
 
 // TinyLlama 1.1B (Zhang et al. 2024, arXiv 2401.02385).
@@ -53,6 +55,7 @@ Exit bench_inference(const BenchFlags& flags, const Common& common) {
                                           : random_model(make_config(shape_of(flags.shape, "--random")),
                                                          weight_type(flags.type), common.seed);
   const auto backend = make_backend(flags.model.backend);
+  Timed timed(*backend);
   const SpeedOptions options{.session = {.compute = compute_of(flags.model.precision, model)},
                              .repetitions = flags.repetitions,
                              .seed = common.seed};
@@ -67,7 +70,7 @@ Exit bench_inference(const BenchFlags& flags, const Common& common) {
                peaks.bandwidth_gbytes);
   for (const i64 tokens : flags.prefill) {
     if (tokens == 0) continue;
-    const PrefillSpeed s = measure_prefill(model, *backend, tokens, options, peaks);
+    const PrefillSpeed s = measure_prefill(model, timed, tokens, options, peaks);
     prefill.push_back({{"tokens", s.tokens},
                        {"tokens_per_second", s.tokens_per_second.median},
                        {"fraction_of_peak", s.fraction_of_peak},
@@ -80,7 +83,7 @@ Exit bench_inference(const BenchFlags& flags, const Common& common) {
   for (const i64 depth : flags.depth) {
     for (const i64 tokens : flags.decode) {
       if (tokens == 0) continue;
-      const DecodeSpeed s = measure_decode(model, *backend, tokens, depth, options, peaks);
+      const DecodeSpeed s = measure_decode(model, timed, tokens, depth, options, peaks);
       decode.push_back({{"tokens", s.tokens},
                         {"depth", s.depth},
                         {"tokens_per_second", s.tokens_per_second.median},
@@ -95,6 +98,7 @@ Exit bench_inference(const BenchFlags& flags, const Common& common) {
             100 * s.fraction_of_bandwidth);
     }
   }
+  if (flags.operations) fmt::print(stderr, "{}", usage_table(timed.usage()));
   if (common.json)
     print_json({{"prefill", prefill},
                 {"decode", decode},
@@ -120,14 +124,8 @@ Exit bench_training(const BenchFlags& flags, const Common& common) {
   const i64 batch = flags.batch ? flags.batch : recipe.batch;
   const i64 length = recipe.sequence ? recipe.sequence : architecture.context;
   const TrainSpeed s = measure_training(architecture, batch, length, compute, static_cast<int>(flags.steps));
-  if (common.json) {
-    Json operations = Json::array();
-    for (const Usage& u : s.operations)
-      operations.push_back({{"operation", u.operation},
-                            {"calls", u.calls},
-                            {"seconds", u.seconds},
-                            {"gflops", static_cast<double>(u.flops) / u.seconds / 1e9},
-                            {"gbytes", static_cast<double>(u.bytes) / u.seconds / 1e9}});
+  if (flags.operations) fmt::print(stderr, "{}", usage_table(s.operations));
+  if (common.json)
     print_json({{"tokens_per_second", s.tokens_per_second},
                 {"fraction_of_peak", s.fraction_of_peak},
                 {"peak_bytes", s.peak_bytes},
@@ -136,13 +134,11 @@ Exit bench_training(const BenchFlags& flags, const Common& common) {
                 {"batch", batch},
                 {"length", length},
                 {"precision", name_of(compute)},
-                {"threads", threads()},
-                {"operations", operations}});
-  } else {
-    fmt::print("training {} in {}: {:.1f} tokens/s, {:.1f} % of {:.0f} GFLOP/s, {} of memory\n{}", flags.train,
+                {"threads", threads()}});
+  else
+    fmt::print("training {} in {}: {:.1f} tokens/s, {:.1f} % of {:.0f} GFLOP/s, {} of memory\n", flags.train,
                name_of(compute), s.tokens_per_second, 100 * s.fraction_of_peak, s.peak_flops / 1e9,
-               format_bytes(static_cast<double>(s.peak_bytes)), usage_table(s.operations));
-  }
+               format_bytes(static_cast<double>(s.peak_bytes)));
   return Exit::done;
 }
 
@@ -174,6 +170,7 @@ void add_bench(CLI::App& program, Command& command) {
   verb->add_option("--steps", flags->steps, "training steps to measure")
       ->check(in_range(1, 100000))
       ->capture_default_str();
+  verb->add_flag("--operations", flags->operations, "also say, on standard error, where the time goes");
   add_example(verb, "sparsam bench --random 1.1b -p 512 -n 128\n  sparsam bench --train mini");
   on_chosen(verb, command, [flags, &command] {
     return flags->train.empty() ? bench_inference(*flags, command.common) : bench_training(*flags, command.common);
