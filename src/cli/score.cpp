@@ -1,5 +1,6 @@
 // sparsam score: how redundant each attention sublayer, MLP sublayer and block is.
 #include <algorithm>
+#include <cmath>
 
 #include "base/progress.h"
 #include "cli/scoring.h"
@@ -56,7 +57,7 @@ namespace {
 // A bar of `cells` characters for a part of the whole, in eighths of a character.
 std::string bar(double part, int cells) {
   const char* eighths[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
-  const int filled = static_cast<int>(std::clamp(part, 0.0, 1.0) * cells * 8 + 0.5);
+  const int filled = static_cast<int>(std::lround(std::clamp(part, 0.0, 1.0) * cells * 8));
   std::string text;
   for (int i = 0; i < filled / 8; ++i) text += "█";
   text += eighths[filled % 8];

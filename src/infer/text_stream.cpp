@@ -81,7 +81,7 @@ std::string TextStream::feed(std::string_view bytes) {
 std::string TextStream::finish() { return release(held_.size()); }
 
 std::string TextStream::release(size_t bytes) {
-  const std::string text = to_well_formed(std::string_view(held_).substr(0, bytes));
+  std::string text = to_well_formed(std::string_view(held_).substr(0, bytes));
   held_.erase(0, bytes);
   return text;
 }

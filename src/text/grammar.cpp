@@ -50,7 +50,9 @@ Table::Table(int columns, std::string_view rows_text) : columns_(columns) {
 }
 
 Fragment Table::cell(int row, int column) const {
-  return row == some_row ? means_[column] : literal(cells_[static_cast<size_t>(row * columns_ + column)]);
+  return row == some_row
+             ? means_[column]
+             : literal(cells_[static_cast<size_t>(row) * static_cast<size_t>(columns_) + static_cast<size_t>(column)]);
 }
 
 Alternative text(int id, double weight, std::string_view text) { return {id, weight, literal(text)}; }

@@ -119,7 +119,9 @@ struct Sizes {
 class Expectation : public Walk {
  public:
   Expectation() = default;
-  explicit Expectation(Expectation& parent) : scopes_(parent.scopes_) {}  // shares what is known of scopes
+  // Not a copy: a walk of its own that shares what is known of scopes.
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  explicit Expectation(Expectation& parent) : scopes_(parent.scopes_) {}
   Chosen choose(const std::vector<Alternative>& alternatives) override;
   void write(const Fragment& fragment) override { path_sizes_.add({0, fragment.bytes, fragment.spaces}); }
   void scope(int key, const std::function<void(Walk&)>& part) override;

@@ -24,7 +24,7 @@ struct StoryState {
   int fruit_owner = 0, fruits = 0;                                     // person, how many
   int last = -1;                                                       // the person whom "she" or "he" means, or -1
   int events = 0;                                                      // sentences so far
-  auto operator<=>(const StoryState&) const = default;
+  auto operator<=>(const StoryState&) const = default;                 // NOLINT(modernize-use-nullptr)
 };
 
 // Writes the next sentence or two and changes the state; false, and nothing done, once the story is over.

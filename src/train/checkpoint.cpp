@@ -118,7 +118,7 @@ std::string checkpoint_name(i64 step) { return fmt::format("{}{:06}", prefix, st
 
 fs::path save_checkpoint(const fs::path& out, Trainer& trainer, const Tokenizer& tokenizer, const RunState& state,
                          i64 keep) {
-  const fs::path path = out / checkpoint_name(state.step);
+  fs::path path = out / checkpoint_name(state.step);
   AtomicDirectory directory(path);
   fs::create_directory(directory.path() / "training");
   save_model(trainer.model(), directory.path());

@@ -72,7 +72,7 @@ struct Origin {
 };
 
 // Resolves what the recipe leaves open.
-Inputs read_inputs(RunOptions& options, Origin origin, const RunEvents& events) {
+Inputs read_inputs(RunOptions& options, Origin&& origin, const RunEvents& events) {
   const Split data = read_data(options, events);
   auto& [from, tokenizer] = origin;
   if (!tokenizer) tokenizer = make_tokenizer(options, data.train, events);
@@ -162,7 +162,7 @@ class Run {
       if (!stopped) evaluate_if_due();
       if (stopped || state_.step == state_.steps || state_.step % options_.upkeep.save_every == 0) save();
     }
-    const RunResult result = summary();
+    RunResult result = summary();
     if (state_.step > 0) write_manifest(result);
     return result;
   }
