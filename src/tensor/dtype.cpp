@@ -1,32 +1,12 @@
 #include "tensor/dtype.h"
 
-#include <array>
 #include <cmath>
-#include <utility>
 
 namespace sparsam {
 
-namespace {
-constexpr std::array<std::pair<DType, std::string_view>, 9> names{{{DType::f32, "f32"},
-                                                                   {DType::f16, "f16"},
-                                                                   {DType::bf16, "bf16"},
-                                                                   {DType::f64, "f64"},
-                                                                   {DType::u8, "u8"},
-                                                                   {DType::u16, "u16"},
-                                                                   {DType::u32, "u32"},
-                                                                   {DType::i32, "i32"},
-                                                                   {DType::i64, "i64"}}};
-}  // namespace
-
-std::string_view name_of(DType dtype) {
-  for (const auto& [value, name] : names)
-    if (value == dtype) return name;
-  return "?";
-}
-
-std::optional<DType> dtype_from_name(std::string_view wanted) {
-  for (const auto& [value, name] : names)
-    if (name == wanted) return value;
+std::optional<DType> dtype_from_name(std::string_view name) {
+  for (size_t i = 0; i < detail::dtype_facts.size(); ++i)
+    if (detail::dtype_facts[i].name == name) return static_cast<DType>(i);
   return std::nullopt;
 }
 

@@ -1,10 +1,11 @@
 // Matrix: a stored weight (or cache) of any dtype, row-major. It owns nothing: the bytes lie in a mapped file, in the
-// flat buffer of the weights being trained, or in a cache.
+// flat buffer of the weights being trained, or in a cache. Of a quantised dtype each row is whole blocks.
 #pragma once
 
 #include <span>
 
 #include "base/error.h"
+#include "tensor/blocks.h"
 #include "tensor/dtype.h"
 #include "tensor/view.h"
 
@@ -21,11 +22,12 @@ struct Matrix {
   const T* as() const {
     return reinterpret_cast<const T*>(bytes.data());
   }
+  i64 row_bytes() const { return bytes_for(dtype, cols); }
+  const std::byte* row(i64 index) const { return bytes.data() + index * row_bytes(); }
   // Rows [begin, begin + length).
   Matrix slice(i64 begin, i64 length) const {
-    const i64 row_bytes = cols * size_of(dtype);
     return {dtype, length, cols,
-            bytes.subspan(static_cast<size_t>(begin * row_bytes), static_cast<size_t>(length * row_bytes))};
+            bytes.subspan(static_cast<size_t>(begin * row_bytes()), static_cast<size_t>(length * row_bytes()))};
   }
   // One element, converted: for reference code and small tensors.
   template <class Real = float>
@@ -41,8 +43,8 @@ struct Matrix {
       case DType::f16:
         return static_cast<Real>(f16_to_float(as<u16>()[i]));
       default:
-        check(false, "matrix of dtype {} read as real numbers", name_of(dtype));
-        return {};
+        check(is_quantised(dtype), "matrix of dtype {} read as real numbers", name_of(dtype));
+        return static_cast<Real>(block_element(dtype, this->row(row), col));
     }
   }
 };
