@@ -96,6 +96,9 @@ void TokenizerData::encode_section(std::string_view text, std::vector<i32>& out)
 
 const std::string& Tokenizer::to_json() const { return data_->json; }
 i64 Tokenizer::vocab_size() const { return static_cast<i64>(data_->tokens.size()); }
+const std::optional<std::string>& Tokenizer::chat_template() const { return data_->chat_template; }
+const std::vector<i32>& Tokenizer::prefix() const { return data_->prefix; }
+const std::vector<i32>& Tokenizer::suffix() const { return data_->suffix; }
 std::optional<i32> Tokenizer::end_of_text() const { return data_->end_of_text; }
 std::optional<i32> Tokenizer::beginning_of_text() const { return data_->beginning_of_text; }
 

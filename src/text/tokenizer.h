@@ -1,4 +1,4 @@
-// Byte-level byte-pair encoding as in Hugging Face `tokenizer.json`: text of any bytes <-> token ids.
+// Text <-> token ids, as Hugging Face's tokenizer.json, sentencepiece's tokenizer.model and GGUF files define them.
 #pragma once
 
 #include <functional>
@@ -11,6 +11,7 @@
 
 #include "base/files.h"
 #include "base/types.h"
+#include "text/vocabulary.h"
 
 namespace sparsam {
 
@@ -22,15 +23,22 @@ struct TokenizerData;
 // Immutable and cheap to copy; all threads may use one.
 class Tokenizer {
  public:
-  // `where` heads the errors. Read are models of type BPE with the pre-tokenizers ByteLevel, Split, Digits, Punctuation
-  // and sequences of them. Everything that would change the ids and is not understood is refused by its name.
+  // `where` heads the errors. Everything that would change the ids and is not understood is refused by its name.
   static Tokenizer from_json(std::string_view json, std::string_view where);
-  static Tokenizer load(const fs::path& file_or_directory);  // tokenizer.json or the directory that holds it
-  const std::string& to_json() const;                        // the text that it was made from
+  static Tokenizer from_vocabulary(const Vocabulary& vocabulary, std::string_view where);
+  // A tokenizer.json, a sentencepiece .model, a .gguf with a vocabulary, or a directory that holds tokenizer.json or
+  // else tokenizer.model. Of a directory tokenizer_config.json and chat_template.jinja are read too.
+  static Tokenizer load(const fs::path& file_or_directory);
+  const std::string& to_json() const;  // as tokenizer.json: the text that it was made from, or one that means the same
+
+  // What a GGUF writer needs. Error: a tokenizer that llama.cpp could not follow, naming the part in question.
+  Vocabulary vocabulary() const;
+  const std::optional<std::string>& chat_template() const;  // as the file beside it (or the GGUF file) writes it
 
   i64 vocab_size() const;  // largest id + 1
-  // Any bytes. Ids are those of Hugging Face where the text is UTF-8; ill-formed bytes become byte tokens.
-  // Errors: a byte for which the vocabulary has no token; a regular expression that explodes on this text.
+  // Without the tokens that the file puts around a text. Any bytes. Ids are those of Hugging Face where the text is
+  // UTF-8; ill-formed bytes become byte tokens. Errors: a byte for which the vocabulary has no token; a regular
+  // expression that explodes on this text.
   std::vector<i32> encode(std::string_view text, SpecialTokens special = SpecialTokens::recognise) const;
   void encode(std::string_view text, std::vector<i32>& out, SpecialTokens special = SpecialTokens::recognise) const;
   // The exact bytes of the text that was encoded. Error: an id that the vocabulary does not have.
@@ -38,8 +46,11 @@ class Tokenizer {
   std::string_view bytes_of(i32 id) const;  // of one token; the same error
   std::optional<i32> id_of(std::string_view bytes) const;
 
+  // The tokens that belong around a text: beginning of text, [CLS] and [SEP], </s> after it and so on.
+  const std::vector<i32>& prefix() const;
+  const std::vector<i32>& suffix() const;
   std::optional<i32> end_of_text() const;        // <|endoftext|> or its like: ends each document
-  std::optional<i32> beginning_of_text() const;  // where the file's post_processor puts one before a text
+  std::optional<i32> beginning_of_text() const;  // where prefix() holds one
 
   // The same ids as encode(), on all threads where the pre-tokenizer is GPT-2's (others: one thread).
   friend std::vector<i32> encode_parallel(const Tokenizer& tokenizer, std::string_view text);

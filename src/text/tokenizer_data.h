@@ -25,6 +25,8 @@ struct TokenizerData {
   bool byte_level = true;           // symbols are bytes; else the characters of UTF-8
   bool ignore_merges = false;       // a piece that is a token as a whole is that token
   std::optional<i32> end_of_text, beginning_of_text;
+  std::vector<i32> prefix, suffix;
+  std::optional<std::string> chat_template;
 
   void encode_section(std::string_view text, std::vector<i32>& out) const;  // text without added tokens
   void encode_piece(std::string_view piece, std::vector<i32>& symbols) const;

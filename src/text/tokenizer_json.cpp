@@ -279,6 +279,12 @@ Tokenizer Tokenizer::from_json(std::string_view json, std::string_view where) {
   return Tokenizer(std::move(data));
 }
 
+Tokenizer Tokenizer::from_vocabulary(const Vocabulary& vocabulary, std::string_view where) {
+  refuse(where, fmt::format("a vocabulary of model '{}'", printable(vocabulary.model)));
+}
+
+Vocabulary Tokenizer::vocabulary() const { fail("this tokenizer cannot be written as a GGUF vocabulary"); }
+
 Tokenizer Tokenizer::load(const fs::path& file_or_directory) {
   const fs::path file = fs::is_directory(file_or_directory) ? file_or_directory / "tokenizer.json" : file_or_directory;
   return from_json(MappedFile(file).text(), file.string());
