@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 
 #include "model/params.h"
@@ -57,9 +58,39 @@ struct Validator {
     in_range("head size", a.head_dim, 1, 65536);
     if (a.heads % a.kv_heads != 0)
       fail("{}: {} heads cannot share {} key-value heads evenly", where, a.heads, a.kv_heads);
+    in_range("attention window", a.window, 0, most_context);
   }
-  void operator()(const Mlp& m) const { in_range("hidden size", m.hidden, 1, most_channels); }
-  void operator()(const GatedMlp& m) const { in_range("hidden size", m.hidden, 1, most_channels); }
+  void operator()(const Mlp& m) const { mlp(m); }
+  void operator()(const GatedMlp& m) const { mlp(m); }
+  void mlp(const auto& m) const {
+    in_range("hidden size", m.hidden, 1, most_channels);
+    if (!std::isfinite(m.threshold)) fail("{}: activation threshold is {}", where, m.threshold);
+    if (m.threshold != 0 && m.activation != Function::fatrelu)
+      fail("{}: an activation threshold of {}, but {} has none", where, m.threshold, name_of(m.activation));
+  }
+
+  void finite(const char* what, float value, float least) const {
+    if (!(value >= least && value <= 1e9f)) fail("{}: {} is {}, expected {} to 1e9", where, what, value, least);
+  }
+  void operator()(const LinearScaling& s) const { finite("factor of the rotary scaling", s.factor, 1e-6f); }
+  void operator()(const Llama3Scaling& s) const {
+    finite("factor of the rotary scaling", s.factor, 1e-6f);
+    finite("low_freq_factor", s.low_frequency_factor, 1e-6f);
+    finite("high_freq_factor", s.high_frequency_factor, 1e-6f);
+    if (s.high_frequency_factor <= s.low_frequency_factor)
+      fail("{}: high_freq_factor {} of the rotary scaling must exceed low_freq_factor {}", where,
+           s.high_frequency_factor, s.low_frequency_factor);
+    in_range("original context of the rotary scaling", s.original_context, 1, most_context);
+  }
+  void operator()(const YarnScaling& s) const {
+    finite("factor of the rotary scaling", s.factor, 1e-6f), finite("beta_fast", s.beta_fast, 1e-6f);
+    finite("beta_slow", s.beta_slow, 1e-6f),
+        finite("attention factor of the rotary scaling", s.attention_factor, 1e-6f);
+    in_range("original context of the rotary scaling", s.original_context, 1, most_context);
+  }
+  void operator()(const FactorScaling& s) const {
+    for (const float factor : s.factors) finite("factor of a rotary frequency", factor, 1e-9f);
+  }
 };
 
 }  // namespace
@@ -73,7 +104,14 @@ void validate(const Config& config, const std::string& where) {
   if (!(config.norm.eps >= 0 && config.norm.eps < 1))
     fail("{}: norm epsilon is {}, expected 0 to 1", where, config.norm.eps);
   if (config.norm.kind == NormKind::rms && config.norm.bias) fail("{}: an RMS norm has no bias", where);
-  if (!(config.rotary.base > 0)) fail("{}: rotary base is {}, expected more than 0", where, config.rotary.base);
+  const float least_base = std::holds_alternative<YarnScaling>(config.rotary.scaling) ? 1 : 0;  // YaRN takes its log
+  if (!(config.rotary.base > least_base && config.rotary.base < 1e30f))
+    fail("{}: rotary base is {}, expected more than {}", where, config.rotary.base, least_base);
+  std::visit(valid, config.rotary.scaling);
+  for (const auto& [what, scale] :
+       {std::pair("embedding scale", config.embedding_scale), std::pair("branch scale", config.branch_scale),
+        std::pair("logit scale", config.logit_scale)})
+    valid.finite(what, scale, 1e-9f);
   i64 rotated_head_dim = 0;
   for (size_t i = 0; i < config.layers.size(); ++i) {
     const std::string layer = fmt::format("{}: layer {}", where, i);
@@ -90,6 +128,10 @@ void validate(const Config& config, const std::string& where) {
       if (turned < 2 || turned % 2 != 0 || turned > a->head_dim)
         fail("{}: rotary positions turn an even number of 2 to {} channels of each head, not {}", layer, a->head_dim,
              turned);
+      if (const auto* s = std::get_if<FactorScaling>(&config.rotary.scaling);
+          s && static_cast<i64>(s->factors.size()) != turned / 2)
+        fail("{}: {} factors of rotary frequencies for {} turned channels, expected half as many", layer,
+             s->factors.size(), turned);
     }
   }
 }
@@ -99,6 +141,7 @@ Config make_config(const Architecture& a) {
     if (value <= 0) fail_usage("--{} is {}, expected 1 or more", flag, value);
   };
   positive("vocab", a.vocab), positive("context", a.context), positive("dim", a.dim), positive("heads", a.heads);
+  if (a.activate_up && !a.gated) fail_usage("--activate-up needs a gated MLP");
   if (a.layers < 0) fail_usage("--layers is {}, expected 0 or more", a.layers);
   if (a.head_dim == 0 && a.dim % a.heads != 0)
     fail_usage("--dim {} is not a multiple of --heads {}; give --head-dim", a.dim, a.heads);
@@ -118,12 +161,17 @@ Config make_config(const Architecture& a) {
                                         .head_dim = a.head_dim ? a.head_dim : a.dim / a.heads,
                                         .qkv_bias = a.qkv_bias,
                                         .out_bias = a.out_bias,
-                                        .qk_norm = a.qk_norm},
+                                        .qk_norm = a.qk_norm,
+                                        .window = a.window},
               .mlp = {}};
   if (a.gated)
-    layer.mlp = GatedMlp{hidden, a.activation, a.mlp_bias};
+    layer.mlp = GatedMlp{.hidden = hidden,
+                         .activation = a.activation,
+                         .bias = a.mlp_bias,
+                         .activate_up = a.activate_up,
+                         .threshold = a.activation_threshold};
   else
-    layer.mlp = Mlp{hidden, a.activation, a.mlp_bias};
+    layer.mlp = Mlp{hidden, a.activation, a.mlp_bias, a.activation_threshold};
   config.layers.assign(static_cast<size_t>(a.layers), layer);
   try {
     validate(config, "model");
@@ -203,7 +251,8 @@ double flops_per_token(const Config& config, double context) {
   double attention = 0;
   for (const Layer& layer : config.layers)
     if (const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer))
-      attention += 4 * static_cast<double>(a->heads * a->head_dim) * context;
+      attention += 4 * static_cast<double>(a->heads * a->head_dim) *
+                   (a->window > 0 ? std::min(context, static_cast<double>(a->window)) : context);
   return 2 * multiplied + attention;
 }
 

@@ -25,19 +25,25 @@ enum class Residual : u8 {
 struct SoftmaxAttention {
   i64 heads = 0, kv_heads = 0, head_dim = 0;
   bool qkv_bias = false, out_bias = false;
-  bool qk_norm = false;  // RMS norm with gain over each head of q and k, before the rotation (Qwen3)
+  bool qk_norm = false;     // RMS norm with gain over each head of q and k, before the rotation (Qwen3)
+  i64 window = 0;           // keys that a query sees, its own included; 0: all before it
+  bool inner_norm = false;  // a norm of the heads' outputs before the output projection (BitNet)
   bool operator==(const SoftmaxAttention&) const = default;
 };
 struct Mlp {  // down(f(up x))
   i64 hidden = 0;
   Function activation = Function::gelu_tanh;
   bool bias = false;
+  float threshold = 0;  // of fatrelu
   bool operator==(const Mlp&) const = default;
 };
-struct GatedMlp {  // down(f(gate x) * up x)
+struct GatedMlp {  // down(f(gate x) * g(up x))
   i64 hidden = 0;
   Function activation = Function::silu;
   bool bias = false;
+  bool activate_up = false;  // g is f; else the identity. With relu: dReLU
+  bool inner_norm = false;   // a norm of the product before the down projection (BitNet)
+  float threshold = 0;       // of fatrelu
   bool operator==(const GatedMlp&) const = default;
 };
 
@@ -53,22 +59,49 @@ struct Norm {
   float eps = 1e-5f;
   bool operator==(const Norm&) const = default;
 };
+
+// How the rotary frequencies f_i = base^(-2 i / R) change for contexts longer than those trained for. As in
+// transformers' modeling_rope_utils.py.
+struct LinearScaling {  // f / factor (Chen et al. 2023, arXiv 2306.15595)
+  float factor = 1;
+  bool operator==(const LinearScaling&) const = default;
+};
+struct Llama3Scaling {  // long waves f / factor, short ones as they are, between them a mixture
+  float factor = 8, low_frequency_factor = 1, high_frequency_factor = 4;
+  i64 original_context = 8192;
+  bool operator==(const Llama3Scaling&) const = default;
+};
+struct YarnScaling {  // Peng et al. 2023, arXiv 2309.00071
+  float factor = 1, beta_fast = 32, beta_slow = 1;
+  float attention_factor = 1;  // stretches q and k
+  bool truncate = true;        // the ends of the ramp are whole numbers
+  i64 original_context = 0;
+  bool operator==(const YarnScaling&) const = default;
+};
+struct FactorScaling {         // f_i / factors_i: GGUF's rope_freqs
+  std::vector<float> factors;  // (R/2)
+  bool operator==(const FactorScaling&) const = default;
+};
+using RotaryScaling = std::variant<std::monostate, LinearScaling, Llama3Scaling, YarnScaling, FactorScaling>;
+
 struct Rotary {
   float base = 10000;
   i64 channels = 0;  // R: turned channels of each head; 0: all of them
   Pairing pairing = Pairing::halves;
+  RotaryScaling scaling = {};
   bool operator==(const Rotary&) const = default;
 };
 
 struct Config {
   i64 vocab = 0, dim = 0;
   i64 context = 0;  // positions trained for; learned positions: the size of the table
-  Norm norm;
+  Norm norm = {};
   Positions positions = Positions::rotary;
-  Rotary rotary;
+  Rotary rotary = {};
   Residual residual = Residual::sequential;
-  bool tied = true;  // the head is the token embedding
-  std::vector<Layer> layers;
+  bool tied = true;                                              // the head is the token embedding
+  float embedding_scale = 1, branch_scale = 1, logit_scale = 1;  // of the token embeddings, each sublayer, the logits
+  std::vector<Layer> layers = {};
   bool operator==(const Config&) const = default;
 };
 
@@ -77,6 +110,9 @@ struct Architecture {
   i64 vocab = 0, context = 256, layers = 0, dim = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden = 0;
   bool gated = true;
   Function activation = Function::silu;
+  float activation_threshold = 0;
+  bool activate_up = false;
+  i64 window = 0;
   NormKind norm = NormKind::rms;
   bool norm_gain = true, norm_bias = false;
   float norm_eps = 1e-5f;
@@ -99,6 +135,9 @@ struct Architecture {
     f("hidden", "hidden channels of the MLP, F (0: 4 dim, gated: 8/3 dim rounded up to 64)", a.hidden...);
     f("gated", "gated MLP: down(f(gate x) * up x)", a.gated...);
     f("activation", "activation function of the MLP", a.activation...);
+    f("activation-threshold", "threshold of fatrelu", a.activation_threshold...);
+    f("activate-up", "a gated MLP activates both branches, with relu: dReLU", a.activate_up...);
+    f("window", "keys that a query sees, its own included (0: all before it)", a.window...);
     f("norm", "kind of normalisation", a.norm...);
     f("norm-gain", "norms have a gain", a.norm_gain...);
     f("norm-bias", "norms have a bias (layer norm only)", a.norm_bias...);

@@ -16,36 +16,107 @@ double shortest(float value) { return std::stod(fmt::format("{}", value)); }
 Json mixer_json(const Layer& layer) {
   const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer);
   if (!a) return nullptr;
-  return {{"heads", a->heads},       {"kv_heads", a->kv_heads}, {"head_dim", a->head_dim},
-          {"qkv_bias", a->qkv_bias}, {"out_bias", a->out_bias}, {"qk_norm", a->qk_norm}};
+  Json json{{"heads", a->heads},       {"kv_heads", a->kv_heads}, {"head_dim", a->head_dim},
+            {"qkv_bias", a->qkv_bias}, {"out_bias", a->out_bias}, {"qk_norm", a->qk_norm}};
+  if (a->window) json["window"] = a->window;
+  if (a->inner_norm) json["inner_norm"] = true;
+  return json;
 }
 
 Json mlp_json(const Layer& layer) {
   const auto json = [](const auto& m, bool gated) {
-    return Json{{"gated", gated}, {"hidden", m.hidden}, {"activation", name_of(m.activation)}, {"bias", m.bias}};
+    Json j{{"gated", gated}, {"hidden", m.hidden}, {"activation", name_of(m.activation)}, {"bias", m.bias}};
+    if (m.activation == Function::fatrelu) j["threshold"] = shortest(m.threshold);
+    if constexpr (requires { m.activate_up; }) {
+      if (m.activate_up) j["activate_up"] = true;
+      if (m.inner_norm) j["inner_norm"] = true;
+    }
+    return j;
   };
   if (const auto* m = std::get_if<Mlp>(&layer.mlp)) return json(*m, false);
   if (const auto* m = std::get_if<GatedMlp>(&layer.mlp)) return json(*m, true);
   return nullptr;
 }
 
+Json scaling_json(const RotaryScaling& scaling) {
+  if (const auto* s = std::get_if<LinearScaling>(&scaling))
+    return {{"kind", "linear"}, {"factor", shortest(s->factor)}};
+  if (const auto* s = std::get_if<Llama3Scaling>(&scaling))
+    return {{"kind", "llama3"},
+            {"factor", shortest(s->factor)},
+            {"low_frequency_factor", shortest(s->low_frequency_factor)},
+            {"high_frequency_factor", shortest(s->high_frequency_factor)},
+            {"original_context", s->original_context}};
+  if (const auto* s = std::get_if<YarnScaling>(&scaling))
+    return {{"kind", "yarn"},
+            {"factor", shortest(s->factor)},
+            {"beta_fast", shortest(s->beta_fast)},
+            {"beta_slow", shortest(s->beta_slow)},
+            {"attention_factor", shortest(s->attention_factor)},
+            {"truncate", s->truncate},
+            {"original_context", s->original_context}};
+  Json factors = Json::array();
+  for (const float factor : std::get<FactorScaling>(scaling).factors) factors.push_back(shortest(factor));
+  return {{"kind", "factors"}, {"factors", factors}};
+}
+
+RotaryScaling scaling_from(Fields f) {
+  const std::string kind = f.required<std::string>("kind");
+  RotaryScaling scaling;
+  if (kind == "linear") {
+    scaling = LinearScaling{f.required<float>("factor")};
+  } else if (kind == "llama3") {
+    scaling = Llama3Scaling{.factor = f.required<float>("factor"),
+                            .low_frequency_factor = f.required<float>("low_frequency_factor"),
+                            .high_frequency_factor = f.required<float>("high_frequency_factor"),
+                            .original_context = f.required<i64>("original_context")};
+  } else if (kind == "yarn") {
+    scaling = YarnScaling{.factor = f.required<float>("factor"),
+                          .beta_fast = f.required<float>("beta_fast"),
+                          .beta_slow = f.required<float>("beta_slow"),
+                          .attention_factor = f.required<float>("attention_factor"),
+                          .truncate = f.required<bool>("truncate"),
+                          .original_context = f.required<i64>("original_context")};
+  } else if (kind == "factors") {
+    scaling = FactorScaling{f.required<std::vector<float>>("factors")};
+  } else {
+    fail_unknown("value", kind, std::vector<std::string>{"linear", "llama3", "yarn", "factors"}, f.where());
+  }
+  f.finish();
+  return scaling;
+}
+
+// Fields that stand only where they say something: files written before they existed read as ever.
+void add_uncommon(const Config& config, Json& json) {
+  if (!std::holds_alternative<std::monostate>(config.rotary.scaling))
+    json["rotary"]["scaling"] = scaling_json(config.rotary.scaling);
+  const auto add = [&](const char* name, float scale) {
+    if (scale != 1) json[name] = shortest(scale);
+  };
+  add("embedding_scale", config.embedding_scale);
+  add("branch_scale", config.branch_scale);
+  add("logit_scale", config.logit_scale);
+}
+
 Json description_json(const Config& config) {
   Json layers = Json::array();
   for (const Layer& layer : config.layers)
     layers.push_back({{"attention", mixer_json(layer)}, {"mlp", mlp_json(layer)}});
-  return {{"version", 1},
-          {"norm",
-           {{"kind", enum_name(config.norm.kind)},
-            {"gain", config.norm.gain},
-            {"bias", config.norm.bias},
-            {"eps", shortest(config.norm.eps)}}},
-          {"positions", enum_name(config.positions)},
-          {"rotary",
-           {{"base", shortest(config.rotary.base)},
-            {"channels", config.rotary.channels},
-            {"pairing", enum_name(config.rotary.pairing)}}},
-          {"residual", enum_name(config.residual)},
-          {"layers", layers}};
+  Json json{{"version", 1},
+            {"norm",
+             {{"kind", enum_name(config.norm.kind)},
+              {"gain", config.norm.gain},
+              {"bias", config.norm.bias},
+              {"eps", shortest(config.norm.eps)}}},
+            {"positions", enum_name(config.positions)},
+            {"rotary",
+             {{"base", shortest(config.rotary.base)},
+              {"channels", config.rotary.channels},
+              {"pairing", enum_name(config.rotary.pairing)}}},
+            {"residual", enum_name(config.residual)},
+            {"layers", layers}};
+  add_uncommon(config, json);
+  return json;
 }
 
 Layer layer_from(const Json& json, const std::string& where) {
@@ -58,7 +129,9 @@ Layer layer_from(const Json& json, const std::string& where) {
                                    .head_dim = f.required<i64>("head_dim"),
                                    .qkv_bias = f.required<bool>("qkv_bias"),
                                    .out_bias = f.required<bool>("out_bias"),
-                                   .qk_norm = f.required<bool>("qk_norm")};
+                                   .qk_norm = f.required<bool>("qk_norm"),
+                                   .window = f.or_default<i64>("window", 0),
+                                   .inner_norm = f.or_default<bool>("inner_norm", false)};
     f.finish();
   }
   if (const Json* mlp = fields.find("mlp"); mlp && !mlp->is_null()) {
@@ -67,10 +140,16 @@ Layer layer_from(const Json& json, const std::string& where) {
     const i64 hidden = f.required<i64>("hidden");
     const Function activation = function_from_name(f.required<std::string>("activation"), f.where());
     const bool bias = f.required<bool>("bias");
+    const float threshold = f.or_default<float>("threshold", 0);
     if (gated)
-      layer.mlp = GatedMlp{hidden, activation, bias};
+      layer.mlp = GatedMlp{.hidden = hidden,
+                           .activation = activation,
+                           .bias = bias,
+                           .activate_up = f.or_default<bool>("activate_up", false),
+                           .inner_norm = f.or_default<bool>("inner_norm", false),
+                           .threshold = threshold};
     else
-      layer.mlp = Mlp{hidden, activation, bias};
+      layer.mlp = Mlp{hidden, activation, bias, threshold};
     f.finish();
   }
   fields.finish();
@@ -92,8 +171,12 @@ void read_description(const Json& json, const std::string& where, Config& config
   config.rotary = {.base = rotary.required<float>("base"),
                    .channels = rotary.required<i64>("channels"),
                    .pairing = enum_from_name<Pairing>(rotary.required<std::string>("pairing"), rotary.where())};
+  if (rotary.find("scaling")) config.rotary.scaling = scaling_from(rotary.object("scaling"));
   rotary.finish();
   config.residual = enum_from_name<Residual>(fields.required<std::string>("residual"), where + ".residual");
+  config.embedding_scale = fields.or_default<float>("embedding_scale", 1);
+  config.branch_scale = fields.or_default<float>("branch_scale", 1);
+  config.logit_scale = fields.or_default<float>("logit_scale", 1);
   const auto layers = fields.required<std::vector<Json>>("layers");
   for (size_t i = 0; i < layers.size(); ++i)
     config.layers.push_back(layer_from(layers[i], fmt::format("{}.layers[{}]", where, i)));
@@ -107,11 +190,13 @@ bool is_llama(const Config& config) {
   if (config.layers.empty() || config.norm.kind != NormKind::rms || !config.norm.gain) return false;
   if (config.positions != Positions::rotary || config.rotary.channels != 0 || config.rotary.pairing != Pairing::halves)
     return false;
-  if (config.residual != Residual::sequential) return false;
+  if (config.residual != Residual::sequential || config.rotary.scaling.index() != 0) return false;
+  if (config.embedding_scale != 1 || config.branch_scale != 1 || config.logit_scale != 1) return false;
   const Layer& first = config.layers.front();
   const auto* a = std::get_if<SoftmaxAttention>(&first.mixer);
   const auto* m = std::get_if<GatedMlp>(&first.mlp);
-  if (!a || !m || a->qk_norm || a->qkv_bias != a->out_bias) return false;
+  if (!a || !m || a->qk_norm || a->qkv_bias != a->out_bias || a->window || a->inner_norm) return false;
+  if (m->inner_norm || m->activate_up || m->activation == Function::fatrelu) return false;
   return std::all_of(config.layers.begin(), config.layers.end(), [&](const Layer& layer) { return layer == first; });
 }
 

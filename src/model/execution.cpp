@@ -1,8 +1,64 @@
 #include "model/execution.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 
 namespace sparsam {
+
+namespace {
+
+constexpr double two_pi = 2 * std::numbers::pi;
+
+// Changes the frequencies in place.
+struct Scaler {
+  std::vector<double>& frequencies;
+  double base, channels;
+
+  void operator()(std::monostate) const {}
+  void operator()(const LinearScaling& s) const {
+    for (double& f : frequencies) f /= static_cast<double>(s.factor);
+  }
+  void operator()(const FactorScaling& s) const {
+    for (size_t i = 0; i < frequencies.size(); ++i) frequencies[i] /= static_cast<double>(s.factors[i]);
+  }
+  // Turns within the original context: more than `high` remain, fewer than `low` are stretched.
+  void operator()(const Llama3Scaling& s) const {
+    const double low = static_cast<double>(s.low_frequency_factor), high = static_cast<double>(s.high_frequency_factor);
+    for (double& f : frequencies) {
+      const double turns = static_cast<double>(s.original_context) * f / two_pi;
+      const double kept = std::clamp((turns - low) / (high - low), 0.0, 1.0);
+      f = (1 - kept) * f / static_cast<double>(s.factor) + kept * f;
+    }
+  }
+  // The pair that turns `turns` times within the original context.
+  double pair_of(double turns, i64 context) const {
+    return channels * std::log(static_cast<double>(context) / (turns * two_pi)) / (2 * std::log(base));
+  }
+  void operator()(const YarnScaling& s) const {
+    double low = pair_of(static_cast<double>(s.beta_fast), s.original_context);
+    double high = pair_of(static_cast<double>(s.beta_slow), s.original_context);
+    if (s.truncate) low = std::floor(low), high = std::ceil(high);
+    low = std::max(low, 0.0), high = std::min(high, channels - 1);
+    if (low == high) high += 0.001;
+    for (size_t i = 0; i < frequencies.size(); ++i) {
+      const double stretched = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
+      double& f = frequencies[i];
+      f = stretched * f / static_cast<double>(s.factor) + (1 - stretched) * f;
+    }
+  }
+};
+
+}  // namespace
+
+std::vector<double> rotary_frequencies(const Rotary& rotary, i64 head_dim) {
+  const i64 channels = rotary.channels ? rotary.channels : head_dim;
+  const double base = static_cast<double>(rotary.base), R = static_cast<double>(channels);
+  std::vector<double> frequencies;
+  for (i64 i = 0; i < channels / 2; ++i) frequencies.push_back(std::pow(base, -2.0 * static_cast<double>(i) / R));
+  std::visit(Scaler{frequencies, base, R}, rotary.scaling);
+  return frequencies;
+}
 
 RotaryTables::RotaryTables(const Rotary& rotary, i64 head_dim, i64 positions) {
   const i64 channels = rotary.channels ? rotary.channels : head_dim, pairs = channels / 2;
@@ -10,15 +66,15 @@ RotaryTables::RotaryTables(const Rotary& rotary, i64 head_dim, i64 positions) {
   float* data = buffer_.as<float>().data();
   cosine = {data, {positions, pairs}};
   sine = {data + positions * pairs, {positions, pairs}};
-  for (i64 i = 0; i < pairs; ++i) {
-    const double frequency =
-        std::pow(static_cast<double>(rotary.base), -2.0 * static_cast<double>(i) / static_cast<double>(channels));
+  const std::vector<double> frequencies = rotary_frequencies(rotary, head_dim);
+  const auto* yarn = std::get_if<YarnScaling>(&rotary.scaling);
+  const double stretch = yarn ? static_cast<double>(yarn->attention_factor) : 1;
+  for (i64 i = 0; i < pairs; ++i)
     for (i64 p = 0; p < positions; ++p) {
-      const double angle = static_cast<double>(p) * frequency;
-      cosine(p, i) = static_cast<float>(std::cos(angle));
-      sine(p, i) = static_cast<float>(std::sin(angle));
+      const double angle = static_cast<double>(p) * frequencies[static_cast<size_t>(i)];
+      cosine(p, i) = static_cast<float>(stretch * std::cos(angle));
+      sine(p, i) = static_cast<float>(stretch * std::sin(angle));
     }
-  }
 }
 
 NormActivations norm_forward(const Execution& e, const NormParams<Matrix>& w, In<float, 2> x) {
@@ -51,6 +107,17 @@ void norm_backward(const Execution& e, const NormParams<Matrix>& w, const NormPa
                                     .gain = as_vector(w.gain),
                                     .mean = kept.mean,
                                     .r = kept.r});
+}
+
+void scale_branch(const Execution& e, Out<float, 2> branch) {
+  if (e.config.branch_scale == 1) return;
+  e.backend.run(Scale{.y = branch, .x = branch, .factor = e.config.branch_scale});
+}
+In<float, 2> scaled_gradient(const Execution& e, In<float, 2> dbranch) {
+  if (e.config.branch_scale == 1) return dbranch;
+  const auto scaled = e.arena.allocate<float>(dbranch.shape(0), dbranch.shape(1));
+  e.backend.run(Scale{.y = scaled, .x = dbranch, .factor = e.config.branch_scale});
+  return scaled;
 }
 
 Out<float, 2> linear_forward(const Execution& e, const LinearParams<Matrix>& w, In<float, 2> x) {

@@ -9,7 +9,9 @@
 
 namespace sparsam {
 
-// Cosines and sines of the rotary angles p base^(-2 i / R) of positions p and pairs i (ops/rope.h).
+// Frequencies of the rotary pairs, base^(-2 i / R), scaled as `rotary` says (config.h).
+std::vector<double> rotary_frequencies(const Rotary& rotary, i64 head_dim);
+// Cosines and sines of the rotary angles p f_i of positions p and pairs i (ops/rope.h).
 class RotaryTables {
  public:
   RotaryTables() = default;
@@ -37,6 +39,11 @@ struct NormActivations {
 NormActivations norm_forward(const Execution& e, const NormParams<Matrix>& w, In<float, 2> x);
 void norm_backward(const Execution& e, const NormParams<Matrix>& w, const NormParams<Out<float, 2>>& dw,
                    const NormActivations& kept, In<float, 2> x, In<float, 2> dy, Sum<float, 2> dx);
+
+// branch = branch_scale branch, where there is a scale.
+void scale_branch(const Execution& e, Out<float, 2> branch);
+// dbranch, times the scale where there is one.
+In<float, 2> scaled_gradient(const Execution& e, In<float, 2> dbranch);
 
 Out<float, 2> linear_forward(const Execution& e, const LinearParams<Matrix>& w, In<float, 2> x);
 void linear_backward(const Execution& e, const LinearParams<Matrix>& w, const LinearParams<Out<float, 2>>& dw,

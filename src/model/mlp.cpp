@@ -1,5 +1,7 @@
 #include "model/mlp.h"
 
+#include <utility>
+
 namespace sparsam {
 
 Out<float, 2> mlp_forward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,
@@ -7,19 +9,22 @@ Out<float, 2> mlp_forward(const Execution& e, const Mlp& mlp, const MlpParams<Ma
   kept.norm = norm_forward(e, w.norm, x);
   kept.up = linear_forward(e, w.up, kept.norm.y);
   kept.h = e.arena.allocate<float>(x.shape(0), mlp.hidden);
-  e.backend.run(Activation{.y = kept.h, .x = kept.up, .function = mlp.activation});
-  return linear_forward(e, w.down, kept.h);
+  e.backend.run(Activation{.y = kept.h, .x = kept.up, .function = mlp.activation, .threshold = mlp.threshold});
+  const auto branch = linear_forward(e, w.down, kept.h);
+  scale_branch(e, branch);
+  return branch;
 }
 
 void mlp_backward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w, const MlpParams<Out<float, 2>>& dw,
                   const MlpActivations& kept, In<float, 2> x, In<float, 2> dbranch, Sum<float, 2> dx) {
   const i64 N = x.shape(0);
-  // in the forward pass this was: branch = linear(down, h)
+  // in the forward pass this was: branch = scale linear(down, h)
   const auto dh = e.arena.zeros<float>(N, mlp.hidden);
-  linear_backward(e, w.down, dw.down, kept.h, dbranch, dh);
+  linear_backward(e, w.down, dw.down, kept.h, scaled_gradient(e, dbranch), dh);
   // h = f(up)
   const auto dup = e.arena.allocate<float>(N, mlp.hidden);
-  e.backend.run(ActivationBackward{.dx = dup, .dy = dh, .x = kept.up, .function = mlp.activation});
+  e.backend.run(
+      ActivationBackward{.dx = dup, .dy = dh, .x = kept.up, .function = mlp.activation, .threshold = mlp.threshold});
   // up = linear(up, n)
   const auto dn = e.arena.zeros<float>(N, x.shape(1));
   linear_backward(e, w.up, dw.up, kept.norm.y, dup, dn);
@@ -33,21 +38,40 @@ Out<float, 2> mlp_forward(const Execution& e, const GatedMlp& mlp, const MlpPara
   kept.gate = linear_forward(e, w.gate, kept.norm.y);
   kept.up = linear_forward(e, w.up, kept.norm.y);
   kept.h = e.arena.allocate<float>(x.shape(0), mlp.hidden);
-  e.backend.run(GatedProduct{.h = kept.h, .gate = kept.gate, .up = kept.up, .function = mlp.activation});
-  return linear_forward(e, w.down, kept.h);
+  e.backend.run(GatedProduct{.h = kept.h,
+                             .gate = kept.gate,
+                             .up = kept.up,
+                             .function = mlp.activation,
+                             .threshold = mlp.threshold,
+                             .activate_up = mlp.activate_up});
+  if (mlp.inner_norm) kept.inner = norm_forward(e, w.inner_norm, kept.h);
+  const auto branch = linear_forward(e, w.down, mlp.inner_norm ? kept.inner.y : kept.h);
+  scale_branch(e, branch);
+  return branch;
 }
 
 void mlp_backward(const Execution& e, const GatedMlp& mlp, const MlpParams<Matrix>& w,
                   const MlpParams<Out<float, 2>>& dw, const MlpActivations& kept, In<float, 2> x, In<float, 2> dbranch,
                   Sum<float, 2> dx) {
   const i64 N = x.shape(0);
-  // in the forward pass this was: branch = linear(down, h)
-  const auto dh = e.arena.zeros<float>(N, mlp.hidden);
-  linear_backward(e, w.down, dw.down, kept.h, dbranch, dh);
-  // h = f(gate) up
+  // in the forward pass this was: branch = scale linear(down, h)
+  auto dh = e.arena.zeros<float>(N, mlp.hidden);
+  linear_backward(e, w.down, dw.down, mlp.inner_norm ? kept.inner.y : kept.h, scaled_gradient(e, dbranch), dh);
+  // h = norm(h)
+  if (mlp.inner_norm) {
+    const auto dinner = std::exchange(dh, e.arena.zeros<float>(N, mlp.hidden));
+    norm_backward(e, w.inner_norm, dw.inner_norm, kept.inner, kept.h, dinner, dh);
+  }
+  // h = f(gate) g(up)
   const auto dgate = e.arena.allocate<float>(N, mlp.hidden), dup = e.arena.allocate<float>(N, mlp.hidden);
-  e.backend.run(GatedProductBackward{
-      .dgate = dgate, .dup = dup, .dh = dh, .gate = kept.gate, .up = kept.up, .function = mlp.activation});
+  e.backend.run(GatedProductBackward{.dgate = dgate,
+                                     .dup = dup,
+                                     .dh = dh,
+                                     .gate = kept.gate,
+                                     .up = kept.up,
+                                     .function = mlp.activation,
+                                     .threshold = mlp.threshold,
+                                     .activate_up = mlp.activate_up});
   // gate, up = linear(gate, n), linear(up, n)
   const auto dn = e.arena.zeros<float>(N, x.shape(1));
   linear_backward(e, w.gate, dw.gate, kept.norm.y, dgate, dn);

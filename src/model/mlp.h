@@ -1,5 +1,5 @@
 // The MLP sublayer, plain or gated.
-//   n = norm(x)   plain: h = f(n Wup^T)     gated: h = f(n Wgate^T) * (n Wup^T)     branch = h Wdown^T
+//   n = norm(x)   plain: h = f(n Wup^T)   gated: h = f(n Wgate^T) * g(n Wup^T)   [h = norm(h)]   branch = h Wdown^T
 #pragma once
 
 #include "model/execution.h"
@@ -9,6 +9,7 @@ namespace sparsam {
 struct MlpActivations {
   NormActivations norm;
   Out<float, 2> gate, up, h;  // (N, F)  gate: gated only
+  NormActivations inner;      // (N, F)  of h, where there is an inner norm
 };
 
 // Return the branch (N, C), to be added to x.

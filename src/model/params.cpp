@@ -42,6 +42,7 @@ Params<ParameterSpec> parameter_specs(const Config& config) {
       p.k = linear_specs(keys, dim, a->qkv_bias);
       p.v = linear_specs(keys, dim, a->qkv_bias);
       p.o = linear_specs(dim, queries, a->out_bias, branch);
+      if (a->inner_norm) p.inner_norm = norm_specs(config.norm, queries);
       p.q_norm.gain = p.k_norm.gain = vector_of(a->qk_norm, a->head_dim, Init::ones);
     }
     const auto mlp_specs = [&](const auto& m, bool gated) {
@@ -52,7 +53,10 @@ Params<ParameterSpec> parameter_specs(const Config& config) {
       p.down = linear_specs(dim, m.hidden, m.bias, branch);
     };
     if (const auto* m = std::get_if<Mlp>(&config.layers[i].mlp)) mlp_specs(*m, false);
-    if (const auto* m = std::get_if<GatedMlp>(&config.layers[i].mlp)) mlp_specs(*m, true);
+    if (const auto* m = std::get_if<GatedMlp>(&config.layers[i].mlp)) {
+      mlp_specs(*m, true);
+      if (m->inner_norm) specs.layers[i].mlp.inner_norm = norm_specs(config.norm, m->hidden);
+    }
   }
   specs.final_norm = norm_specs(config.norm, dim);
   if (!config.tied) specs.head = matrix_of(config.vocab, dim, embedding_deviation);

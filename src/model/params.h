@@ -32,6 +32,7 @@ struct AttentionParams {
   NormParams<T> norm;
   LinearParams<T> q, k, v, o;    // (H D, C), (G D, C), (G D, C), (C, H D)
   NormParams<T> q_norm, k_norm;  // (D)
+  NormParams<T> inner_norm;      // (H D)
   static void visit(const std::string& at, auto&& f, auto&... p) {
     NormParams<T>::visit(at + "input_layernorm", f, p.norm...);
     LinearParams<T>::visit(at + "self_attn.q_proj", f, p.q...);
@@ -40,6 +41,7 @@ struct AttentionParams {
     LinearParams<T>::visit(at + "self_attn.o_proj", f, p.o...);
     NormParams<T>::visit(at + "self_attn.q_norm", f, p.q_norm...);
     NormParams<T>::visit(at + "self_attn.k_norm", f, p.k_norm...);
+    NormParams<T>::visit(at + "self_attn.attn_sub_norm", f, p.inner_norm...);
   }
 };
 
@@ -47,11 +49,13 @@ template <class T>
 struct MlpParams {
   NormParams<T> norm;
   LinearParams<T> gate, up, down;  // (F, C), (F, C), (C, F); gate only in a gated MLP
+  NormParams<T> inner_norm;        // (F)
   static void visit(const std::string& at, auto&& f, auto&... p) {
     NormParams<T>::visit(at + "post_attention_layernorm", f, p.norm...);
     LinearParams<T>::visit(at + "mlp.gate_proj", f, p.gate...);
     LinearParams<T>::visit(at + "mlp.up_proj", f, p.up...);
     LinearParams<T>::visit(at + "mlp.down_proj", f, p.down...);
+    NormParams<T>::visit(at + "mlp.ffn_sub_norm", f, p.inner_norm...);
   }
 };
 

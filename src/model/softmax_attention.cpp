@@ -1,6 +1,7 @@
 #include "model/softmax_attention.h"
 
 #include <cmath>
+#include <utility>
 
 namespace sparsam {
 
@@ -74,6 +75,7 @@ Out<float, 2> attention_forward(const Execution& e, const SoftmaxAttention& atte
                                   .groups = G,
                                   .start = start,
                                   .scale = scale_of(attention),
+                                  .window = attention.window,
                                   .compute = e.compute});
   } else {
     kept.lse = e.arena.allocate<float>(B, H, T);
@@ -84,9 +86,13 @@ Out<float, 2> attention_forward(const Execution& e, const SoftmaxAttention& atte
                             .v = kept.v.as(B, T, G, D),
                             .scale = scale_of(attention),
                             .causal = true,
+                            .window = attention.window,
                             .compute = e.compute});
   }
-  return linear_forward(e, w.o, kept.a);
+  if (attention.inner_norm) kept.inner = norm_forward(e, w.inner_norm, kept.a);
+  const auto branch = linear_forward(e, w.o, attention.inner_norm ? kept.inner.y : kept.a);
+  scale_branch(e, branch);
+  return branch;
 }
 
 void attention_backward(const Execution& e, const SoftmaxAttention& attention, const AttentionParams<Matrix>& w,
@@ -94,9 +100,14 @@ void attention_backward(const Execution& e, const SoftmaxAttention& attention, c
                         In<float, 2> dbranch, Sum<float, 2> dx) {
   const i64 B = e.sequences, T = e.length, N = B * T;
   const i64 H = attention.heads, G = attention.kv_heads, D = attention.head_dim;
-  // in the forward pass this was: branch = linear(o, a)
-  const auto da = e.arena.zeros<float>(N, H * D);
-  linear_backward(e, w.o, dw.o, kept.a, dbranch, da);
+  // in the forward pass this was: branch = scale linear(o, a)
+  auto da = e.arena.zeros<float>(N, H * D);
+  linear_backward(e, w.o, dw.o, attention.inner_norm ? kept.inner.y : kept.a, scaled_gradient(e, dbranch), da);
+  // a = norm(a)
+  if (attention.inner_norm) {
+    const auto dinner = std::exchange(da, e.arena.zeros<float>(N, H * D));
+    norm_backward(e, w.inner_norm, dw.inner_norm, kept.inner, kept.a, dinner, da);
+  }
   // a = attention(q, k, v)
   Out<float, 2> dq = e.arena.allocate<float>(N, H * D), dk = e.arena.allocate<float>(N, G * D);
   const auto dv = e.arena.allocate<float>(N, G * D);
@@ -111,6 +122,7 @@ void attention_backward(const Execution& e, const SoftmaxAttention& attention, c
                                   .lse = kept.lse,
                                   .scale = scale_of(attention),
                                   .causal = true,
+                                  .window = attention.window,
                                   .compute = e.compute});
   // q, k = rope(q), rope(k)
   rotate(e, dq, D, true);

@@ -1,6 +1,6 @@
 // The softmax attention sublayer: norm, projections, optional q/k norm, rotation, attention, output projection.
 //   n = norm(x)   q, k, v = n Wq^T, n Wk^T, n Wv^T   [q, k = rms(q), rms(k)]   [q, k = rope(q), rope(k)]
-//   a = attention(q, k, v)                           branch = a Wo^T
+//   a = attention(q, k, v)   [a = norm(a)]           branch = a Wo^T
 #pragma once
 
 #include "model/execution.h"
@@ -18,6 +18,7 @@ struct AttentionActivations {
   Out<float, 1> q_r, k_r;      // (N H), (N G)        of the q/k norm
   Out<float, 2> q, k, v;       // (N, H D), (N, G D), (N, G D)  as attention reads them
   Out<float, 2> a;             // (N, H D)
+  NormActivations inner;       // (N, H D)  of a, where there is an inner norm
   Out<float, 3> lse;           // (B, H, T)
 };
 

@@ -82,6 +82,7 @@ Out<float, 2> Transformer::forward(const Tokens& tokens, Arena& arena, Activatio
 
   Out<float, 2> x = stream.first();
   backend_.run(Embedding{.y = x, .tokens = tokens.ids, .table = w.token_embedding});
+  if (config.embedding_scale != 1) backend_.run(Scale{.y = x, .x = x, .factor = config.embedding_scale});
   if (config.positions == Positions::learned) {
     const auto place = arena.allocate<float>(N, C);
     backend_.run(Embedding{.y = place, .tokens = positions, .table = w.position_embedding});
@@ -131,6 +132,8 @@ Out<float, 2> Transformer::forward(const Tokens& tokens, Arena& arena, Activatio
   }
 
   const NormActivations final_norm = norm_forward(e, w.final_norm, x);
+  if (config.logit_scale != 1)  // the head is linear: scaled states give scaled logits
+    backend_.run(Scale{.y = final_norm.y, .x = final_norm.y, .factor = config.logit_scale});
   if (kept) {
     kept->x = x, kept->final_norm = final_norm;
     return final_norm.y;
@@ -149,7 +152,12 @@ void Transformer::backward(const Tokens& tokens, In<float, 2> dhidden, const Act
   const Arena::Mark begin = arena.mark();
   const Out<float, 2> dx = arena.zeros<float>(N, C);  // gradient of the residual stream, from the end to the beginning
   const Out<float, 2> dblock = config.residual == Residual::parallel ? arena.allocate<float>(N, C) : Out<float, 2>{};
-  // in the forward pass this was: hidden = norm(x)
+  // in the forward pass this was: hidden = logit_scale norm(x)
+  if (config.logit_scale != 1) {
+    const Out<float, 2> scaled = arena.allocate<float>(N, C);
+    backend_.run(Scale{.y = scaled, .x = dhidden, .factor = config.logit_scale});
+    dhidden = scaled;
+  }
   norm_backward(e, w.final_norm, gradients.final_norm, kept.final_norm, kept.x, dhidden, dx);
 
   for (size_t i = config.layers.size(); i-- > 0;) {
@@ -176,10 +184,11 @@ void Transformer::backward(const Tokens& tokens, In<float, 2> dhidden, const Act
     }
   }
 
-  // x = embedding(tokens) [+ embedding(positions)]
-  backend_.run(EmbeddingBackward{.dtable = gradients.token_embedding, .dy = dx, .tokens = tokens.ids});
+  // x = scale embedding(tokens) [+ embedding(positions)]
   if (config.positions == Positions::learned)
     backend_.run(EmbeddingBackward{.dtable = gradients.position_embedding, .dy = dx, .tokens = kept.positions});
+  if (config.embedding_scale != 1) backend_.run(Scale{.y = dx, .x = dx, .factor = config.embedding_scale});
+  backend_.run(EmbeddingBackward{.dtable = gradients.token_embedding, .dy = dx, .tokens = tokens.ids});
   arena.release(begin);
 }
 

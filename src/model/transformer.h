@@ -41,9 +41,9 @@ class Transformer {
   // `model` and `backend` must outlive this; `positions` is the longest sequence that will come.
   Transformer(const Model& model, Backend& backend, Compute compute, i64 positions);
 
-  // Returns the hidden states after the final norm (N, C), in the arena. With `kept`, everything the backward needs
-  // stays in the arena; without, each layer's scratch is given back. With `caches` (one a layer) the tokens are new
-  // positions of one sequence whose earlier keys and values the caches hold.
+  // Returns the hidden states after the final norm (N, C), times logit_scale, in the arena. With `kept`, everything the
+  // backward needs stays in the arena; without, each layer's scratch is given back. With `caches` (one a layer) the
+  // tokens are new positions of one sequence whose earlier keys and values the caches hold.
   Out<float, 2> forward(const Tokens& tokens, Arena& arena, Activations* kept = nullptr,
                         std::span<const LayerCache> caches = {}, const Observer& observe = {}) const;
   // Adds the gradients of all parameters into `gradients`, given dhidden (N, C).

@@ -1,10 +1,12 @@
 // Activation: an elementwise non-linearity, and its product with a second branch (gated MLP).
-//   forward    y = f(x)                                  h  = f(gate) up
-//   backward   dx += dy f'(x)                            dgate = dh up f'(gate)     dup = dh f(gate)
+//   forward    y = f(x)                                  h  = f(gate) g(up)
+//   backward   dx += dy f'(x)                            dgate = dh g(up) f'(gate)     dup = dh f(gate) g'(up)
+//              g is the identity, or f itself (dReLU: Song et al. 2024, arXiv 2406.05955)
 //   relu       max(x, 0)                                 relu2      max(x, 0)^2                       (So et al. 2021)
 //   gelu       x/2 (1 + erf(x / sqrt 2))                 gelu_tanh  x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
-//   silu       x / (1 + exp(-x))
-// The derivative of relu at 0 is 0. GELU: Hendrycks & Gimpel 2016; gated MLPs: Shazeer 2020 (arXiv 2002.05202).
+//   silu       x / (1 + exp(-x))                         fatrelu    x where x > threshold, else 0  (arXiv 2402.13516)
+// The derivative of relu at 0, and of fatrelu at its threshold, is 0. GELU: Hendrycks & Gimpel 2016; gated MLPs:
+// Shazeer 2020 (arXiv 2002.05202).
 #pragma once
 
 #include <string>
@@ -15,7 +17,7 @@
 
 namespace sparsam {
 
-enum class Function : u8 { relu, relu2, gelu, gelu_tanh, silu };
+enum class Function : u8 { relu, relu2, gelu, gelu_tanh, silu, fatrelu };
 std::string_view name_of(Function function);
 // By name ("silu", also Hugging Face's synonyms: swish, gelu_new, gelu_pytorch_tanh, relu_squared). An unknown name is
 // an Error that names `where` and the close matches.
@@ -30,8 +32,11 @@ struct Activation {
   Out<Real, 2> y;  // (N, F)
   In<Real, 2> x;   // (N, F)
   Function function;
+  Real threshold = 0;  // of fatrelu
 
-  static void fields(auto&& f, auto&... op) { f("y", op.y...), f("x", op.x...), f("function", op.function...); }
+  static void fields(auto&& f, auto&... op) {
+    f("y", op.y...), f("x", op.x...), f("function", op.function...), f("threshold", op.threshold...);
+  }
   void validate() const { check_shape(y, x.shape(), "Activation.y"); }
   i64 flops() const { return 8 * x.size(); }
 };
@@ -43,9 +48,11 @@ struct ActivationBackward {
   In<Real, 2> dy;   // (N, F)
   In<Real, 2> x;    // (N, F)
   Function function;
+  Real threshold = 0;
 
   static void fields(auto&& f, auto&... op) {
-    f("dx", op.dx...), f("dy", op.dy...), f("x", op.x...), f("function", op.function...);
+    f("dx", op.dx...), f("dy", op.dy...), f("x", op.x...), f("function", op.function...),
+        f("threshold", op.threshold...);
   }
   void validate() const {
     check_shape(dx, x.shape(), "ActivationBackward.dx");
@@ -60,9 +67,12 @@ struct GatedProduct {
   Out<Real, 2> h;        // (N, F)
   In<Real, 2> gate, up;  // (N, F)
   Function function;
+  Real threshold = 0;
+  bool activate_up = false;  // g is f, not the identity
 
   static void fields(auto&& f, auto&... op) {
-    f("h", op.h...), f("gate", op.gate...), f("up", op.up...), f("function", op.function...);
+    f("h", op.h...), f("gate", op.gate...), f("up", op.up...), f("function", op.function...),
+        f("threshold", op.threshold...), f("activate_up", op.activate_up...);
   }
   void validate() const {
     check_shape(h, gate.shape(), "GatedProduct.h");
@@ -78,10 +88,12 @@ struct GatedProductBackward {
   In<Real, 2> dh;           // (N, F)
   In<Real, 2> gate, up;     // (N, F)
   Function function;
+  Real threshold = 0;
+  bool activate_up = false;
 
   static void fields(auto&& f, auto&... op) {
     f("dgate", op.dgate...), f("dup", op.dup...), f("dh", op.dh...), f("gate", op.gate...), f("up", op.up...),
-        f("function", op.function...);
+        f("function", op.function...), f("threshold", op.threshold...), f("activate_up", op.activate_up...);
   }
   void validate() const {
     check_shape(dgate, gate.shape(), "GatedProductBackward.dgate");

@@ -1,17 +1,27 @@
 // Multi-head softmax attention with grouped key-value heads (Vaswani et al. 2017; GQA: Ainslie et al. 2023). Query head
 // h reads key-value head h G / H. The T x T matrix of scores is never in memory (FlashAttention: Dao et al. 2022).
-//   forward    s_tu = scale q_t . k_u  (u <= t if causal)    lse_t = log sum_u exp(s_tu)    p_tu = exp(s_tu - lse_t)
+//   forward    s_tu = scale q_t . k_u  (u <= t if causal, and t - u < window if there is one)
+//              lse_t = log sum_u exp(s_tu)                   p_tu = exp(s_tu - lse_t)
 //              y_t = sum_u p_tu v_u
 //   backward   delta_t = dy_t . y_t                          dv_u = sum_t p_tu dy_t
 //              ds_tu = p_tu (dy_t . v_u - delta_t)           dq_t = scale sum_u ds_tu k_u     dk_u = scale sum_t ds_tu
 //              q_t (dk and dv also sum over the query heads of the group)
 #pragma once
 
+#include <algorithm>
+
 #include "ops/compute.h"
 #include "tensor/matrix.h"
 #include "tensor/view.h"
 
 namespace sparsam {
+
+// Scores of one head of `time` queries that are not masked, about.
+constexpr i64 unmasked_scores(i64 time, bool causal, i64 window) {
+  if (window > 0 && window < time) return time * window - window * window / 2;
+  return causal ? time * time / 2 : time * time;
+}
+
 namespace generic {
 
 // Whole sequences: training, evaluation.
@@ -24,20 +34,22 @@ struct Attention {
   In<Real, 4> k, v;       // (B, T, G, D)  G divides H
   Real scale;             // 1 / sqrt(D) unless the model says otherwise
   bool causal;
+  i64 window = 0;  // keys that a query sees, its own included (sliding window; causal only); 0: all
   Compute compute;
 
   static void fields(auto&& f, auto&... op) {
     f("y", op.y...), f("lse", op.lse...), f("q", op.q...), f("k", op.k...), f("v", op.v...), f("scale", op.scale...),
-        f("causal", op.causal...), f("compute", op.compute...);
+        f("causal", op.causal...), f("window", op.window...), f("compute", op.compute...);
   }
   void validate() const {
+    check(window >= 0 && (causal || window == 0), "Attention: a window of {}, causal {}", window, causal);
     check_shape(y, q.shape(), "Attention.y");
     check_optional_shape(lse, {q.shape(0), q.shape(2), q.shape(1)}, "Attention.lse");
     check_shape(k, {q.shape(0), q.shape(1), k.shape(2), q.shape(3)}, "Attention.k");
     check_shape(v, k.shape(), "Attention.v");
     check(q.shape(2) % k.shape(2) == 0, "Attention: {} query heads, {} key-value heads", q.shape(2), k.shape(2));
   }
-  i64 flops() const { return 4 * q.size() * q.shape(1) / (causal ? 2 : 1); }
+  i64 flops() const { return 4 * q.shape(0) * q.shape(2) * q.shape(3) * unmasked_scores(q.shape(1), causal, window); }
 };
 
 template <class Real>
@@ -51,14 +63,16 @@ struct AttentionBackward {
   In<Real, 3> lse;      // (B, H, T)
   Real scale;
   bool causal;
+  i64 window = 0;
   Compute compute;
 
   static void fields(auto&& f, auto&... op) {
     f("dq", op.dq...), f("dk", op.dk...), f("dv", op.dv...), f("dy", op.dy...), f("y", op.y...), f("q", op.q...);
     f("k", op.k...), f("v", op.v...), f("lse", op.lse...), f("scale", op.scale...), f("causal", op.causal...),
-        f("compute", op.compute...);
+        f("window", op.window...), f("compute", op.compute...);
   }
   void validate() const {
+    check(window >= 0 && (causal || window == 0), "AttentionBackward: a window of {}, causal {}", window, causal);
     check_shape(dq, q.shape(), "AttentionBackward.dq");
     check_shape(dk, k.shape(), "AttentionBackward.dk");
     check_shape(dv, k.shape(), "AttentionBackward.dv");
@@ -70,7 +84,7 @@ struct AttentionBackward {
     check(q.shape(2) % k.shape(2) == 0, "AttentionBackward: {} query heads, {} key-value heads", q.shape(2),
           k.shape(2));
   }
-  i64 flops() const { return 10 * q.size() * q.shape(1) / (causal ? 2 : 1); }
+  i64 flops() const { return 10 * q.shape(0) * q.shape(2) * q.shape(3) * unmasked_scores(q.shape(1), causal, window); }
 };
 
 // Stores the keys and values of T new positions in the cache.
@@ -101,7 +115,7 @@ struct CacheAppend {
 };
 
 // T new positions against the cache, which already holds them: prefill, and with T = 1 one step of decoding. Row t
-// attends to positions [0, start + t].
+// attends to positions [0, start + t], with a window only to the last of them.
 template <class Real>
 struct CachedAttention {
   static constexpr const char* name = "CachedAttention";
@@ -111,12 +125,13 @@ struct CachedAttention {
   i64 groups;           // G
   i64 start;            // position of the first query
   Real scale;
+  i64 window = 0;  // as Attention's
   Compute compute;
 
   i64 capacity() const { return keys.rows / groups; }
   static void fields(auto&& f, auto&... op) {
     f("y", op.y...), f("q", op.q...), f("keys", op.keys...), f("values", op.values...), f("groups", op.groups...),
-        f("start", op.start...), f("scale", op.scale...), f("compute", op.compute...);
+        f("start", op.start...), f("scale", op.scale...), f("window", op.window...), f("compute", op.compute...);
   }
   void validate() const {
     check_shape(y, q.shape(), "CachedAttention.y");
@@ -126,8 +141,12 @@ struct CachedAttention {
           "CachedAttention: cache of {}", keys.cols);
     check(start >= 0 && start + q.shape(0) <= capacity(), "CachedAttention: positions {} to {}, capacity {}", start,
           start + q.shape(0), capacity());
+    check(window >= 0, "CachedAttention: a window of {}", window);
   }
-  i64 flops() const { return 4 * q.size() * (start + (q.shape(0) + 1) / 2); }
+  i64 flops() const {
+    const i64 keys = start + (q.shape(0) + 1) / 2;
+    return 4 * q.size() * (window > 0 ? std::min(window, keys) : keys);
+  }
 };
 
 }  // namespace generic

@@ -4,7 +4,7 @@
 namespace sparsam {
 namespace {
 
-constexpr std::array<Function, 5> functions{Function::relu, Function::relu2, Function::gelu, Function::gelu_tanh,
+constexpr std::array<Function, 6> functions{Function::relu, Function::relu2, Function::gelu, Function::gelu_tanh, Function::fatrelu,
                                             Function::silu};
 
 // (rows, columns, elements before the operand): all ragged widths, and enough for several threads.

@@ -8,7 +8,7 @@ namespace {
 
 using generic::Activation, generic::ActivationBackward, generic::Attention, generic::AttentionBackward;
 
-constexpr std::array<Function, 5> functions{Function::relu, Function::relu2, Function::gelu, Function::gelu_tanh,
+constexpr std::array<Function, 6> functions{Function::relu, Function::relu2, Function::gelu, Function::gelu_tanh, Function::fatrelu,
                                             Function::silu};
 const std::vector<std::pair<i64, i64>> shapes{{1, 1}, {1, 7}, {3, 1}, {2, 5}, {5, 16}};
 

@@ -20,13 +20,15 @@
 #include "ops/optimizer.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
+#include "ops/scale.h"
+#include "ops/truncate.h"
 
 namespace sparsam {
 
 using Op = std::variant<Embedding, EmbeddingBackward, RmsNorm, RmsNormBackward, LayerNorm, LayerNormBackward, Matmul,
                         MatmulBackwardInput, MatmulBackwardWeight, Rope, Attention, AttentionBackward, CacheAppend,
-                        CachedAttention, Activation, ActivationBackward, GatedProduct, GatedProductBackward, Add,
-                        LinearCrossEntropy, LinearCrossEntropyBackward, SquaredNorm, AdamW>;
+                        CachedAttention, Activation, ActivationBackward, GatedProduct, GatedProductBackward, Add, Scale,
+                        LinearCrossEntropy, LinearCrossEntropyBackward, SquaredNorm, AdamW, Truncate>;
 
 class Backend {
  public:

@@ -2,7 +2,8 @@
 // the position. Pair i of the first R channels of each head, at position p, turns by the angle whose cosine and sine
 // the tables hold at (p, i); the channels from R on pass unchanged.
 //   forward    (y_a, y_b) = (x_a cos - x_b sin,  x_a sin + x_b cos)
-//   backward   the inverse rotation: inverse = true turns by the negative angle (dx from dy)
+//   backward   the transpose: inverse = true turns by the negative angle (dx from dy)
+// Tables that hold m cos and m sin also stretch by m (YaRN's attention factor); the transpose does so too.
 //   halves       a = i, b = i + R/2     (Hugging Face Llama, GPT-NeoX)
 //   interleaved  a = 2i, b = 2i + 1     (Meta's Llama, GPT-J)
 #pragma once

@@ -90,8 +90,22 @@ struct Silu {
   }
 };
 
+struct FatRelu {
+  float threshold;
+  template <class D, class V = hn::Vec<D>>
+  HWY_INLINE V value(D d, V x) const {
+    return hn::IfThenElse(hn::Le(x, hn::Set(d, threshold)), hn::Zero(d), x);
+  }
+  template <class D, class V = hn::Vec<D>>
+  HWY_INLINE V value(D d, V x, V& slope) const {
+    const V y = value(d, x);
+    slope = hn::IfThenElse(hn::Gt(x, hn::Set(d, threshold)), hn::Set(d, 1.0f), y);  // y: 0 or NaN
+    return y;
+  }
+};
+
 template <class Body>
-HWY_INLINE void with(Function function, Body&& body) {
+HWY_INLINE void with(Function function, float threshold, Body&& body) {
   switch (function) {
     case Function::relu:
       return body(Relu());
@@ -103,13 +117,15 @@ HWY_INLINE void with(Function function, Body&& body) {
       return body(TanhGelu());
     case Function::silu:
       return body(Silu());
+    case Function::fatrelu:
+      return body(FatRelu{threshold});
   }
 }
 
 void activation(const Activation& op, i64 begin, i64 n) {
   const float* x = op.x.data() + begin;
   float* y = op.y.data() + begin;
-  with(op.function, [&](auto f) HWY_ATTR {
+  with(op.function, op.threshold, [&](auto f) HWY_ATTR {
     for_vectors(n, [&](auto d, i64 i) HWY_ATTR { hn::StoreU(f.value(d, hn::LoadU(d, x + i)), d, y + i); });
   });
 }
@@ -117,7 +133,7 @@ void activation(const Activation& op, i64 begin, i64 n) {
 void activation_backward(const ActivationBackward& op, i64 begin, i64 n) {
   const float *x = op.x.data() + begin, *dy = op.dy.data() + begin;
   float* dx = op.dx.data() + begin;
-  with(op.function, [&](auto f) HWY_ATTR {
+  with(op.function, op.threshold, [&](auto f) HWY_ATTR {
     for_vectors(n, [&](auto d, i64 i) HWY_ATTR {
       auto slope = hn::Zero(d);
       f.value(d, hn::LoadU(d, x + i), slope);
@@ -129,9 +145,11 @@ void activation_backward(const ActivationBackward& op, i64 begin, i64 n) {
 void gated_product(const GatedProduct& op, i64 begin, i64 n) {
   const float *gate = op.gate.data() + begin, *up = op.up.data() + begin;
   float* h = op.h.data() + begin;
-  with(op.function, [&](auto f) HWY_ATTR {
+  with(op.function, op.threshold, [&](auto f) HWY_ATTR {
     for_vectors(n, [&](auto d, i64 i) HWY_ATTR {
-      hn::StoreU(hn::Mul(f.value(d, hn::LoadU(d, gate + i)), hn::LoadU(d, up + i)), d, h + i);
+      auto g = hn::LoadU(d, up + i);
+      if (op.activate_up) g = f.value(d, g);
+      hn::StoreU(hn::Mul(f.value(d, hn::LoadU(d, gate + i)), g), d, h + i);
     });
   });
 }
@@ -139,12 +157,13 @@ void gated_product(const GatedProduct& op, i64 begin, i64 n) {
 void gated_product_backward(const GatedProductBackward& op, i64 begin, i64 n) {
   const float *gate = op.gate.data() + begin, *up = op.up.data() + begin, *dh = op.dh.data() + begin;
   float *dgate = op.dgate.data() + begin, *dup = op.dup.data() + begin;
-  with(op.function, [&](auto f) HWY_ATTR {
+  with(op.function, op.threshold, [&](auto f) HWY_ATTR {
     for_vectors(n, [&](auto d, i64 i) HWY_ATTR {
-      auto slope = hn::Zero(d);
+      auto slope = hn::Zero(d), g_slope = hn::Set(d, 1.0f), g = hn::LoadU(d, up + i);
+      if (op.activate_up) g = f.value(d, g, g_slope);
       const auto v = hn::LoadU(d, dh + i), y = f.value(d, hn::LoadU(d, gate + i), slope);
-      hn::StoreU(hn::Mul(hn::Mul(v, hn::LoadU(d, up + i)), slope), d, dgate + i);
-      hn::StoreU(hn::Mul(v, y), d, dup + i);
+      hn::StoreU(hn::Mul(hn::Mul(v, g), slope), d, dgate + i);
+      hn::StoreU(hn::Mul(hn::Mul(v, y), g_slope), d, dup + i);
     });
   });
 }

@@ -50,6 +50,7 @@ void run(const Attention& op, Workspace& workspace) {
                             .keys = op.causal ? begin + rows : time,
                             .first_keys = begin + 1,
                             .causal = op.causal,
+                            .window = op.window,
                             .k = group_of(k, group),
                             .v = group_of(v, group),
                             .scale = op.scale,
@@ -118,9 +119,11 @@ void gather_head(const AttentionBackward& op, i64 b, i64 h, const BackwardScratc
 // The head at hand: dq, and its share of its group's dk and dv (`first`: of the group's heads).
 void head_backward(const AttentionBackward& op, bool first, const BackwardScratch& s, GemmCache& gemms) {
   const i64 time = op.q.shape(1), size = op.q.shape(3);
+  if (op.window > 0) std::fill_n(s.dq, s.rows * size, 0.0f);  // the first keys do not reach all queries
   for (i64 key = 0; key < time; key += tile) {
     const i64 start = op.causal ? key : 0;
-    for (i64 query = start; query < time; query += chunk) {
+    const i64 end = op.window > 0 ? std::min(time, key + tile - 1 + op.window) : time;  // of the queries that see keys
+    for (i64 query = start; query < end; query += chunk) {
       const i64 columns = std::min(chunk, s.rows - query);
       gemm({.m = tile,
             .n = columns,
@@ -145,6 +148,7 @@ void head_backward(const AttentionBackward& op, bool first, const BackwardScratc
                        .rows = std::min(tile, time - key),
                        .columns = columns,
                        .first = op.causal ? key - query : 0,
+                       .last = op.window > 0 ? key - query + op.window : columns + tile,
                        .step = op.causal ? 1 : 0,
                        .scale = op.scale},
                       s.p, s.ds);
@@ -174,7 +178,7 @@ void head_backward(const AttentionBackward& op, bool first, const BackwardScratc
             .b = s.k.from(key),
             .c = s.dq + query * size,
             .c_stride = size,
-            .accumulate = key > 0},
+            .accumulate = key > 0 || op.window > 0},
            gemms);
     }
   }

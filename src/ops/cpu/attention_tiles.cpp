@@ -85,18 +85,28 @@ void softmax_row(const float* s, float scale, i64 limit, i64 columns, float befo
   sum = hn::GetLane(hn::SumOfLanes(d, total));
 }
 
-void softmax_chunk(const float* scores, float scale, i64 rows, i64 columns, Mask mask, bool first, const Panel& p,
+void softmax_chunk(float* scores, float scale, i64 rows, i64 columns, Mask mask, bool first, const Panel& p,
                    const RunningSoftmax& state) {
+  constexpr float nothing = -std::numeric_limits<float>::infinity();
+  const Lanes lanes_tag;
+  const i64 lanes = static_cast<i64>(hn::Lanes(lanes_tag));
   with_panel(p, [&](auto* to) HWY_ATTR {
+    const std::remove_pointer_t<decltype(to)> zero{};
     for (i64 r = 0; r < rows; ++r) {
       const i64 limit = std::clamp<i64>(mask.limit + r * mask.step, 0, columns);
-      const float before = first ? -std::numeric_limits<float>::infinity() : state.largest[r];
-      if (limit == 0) {  // only after the first chunk: the first key is seen by all
-        std::fill(to + r * chunk, to + r * chunk + columns, std::remove_pointer_t<decltype(to)>{});
+      const i64 seen = std::clamp<i64>(mask.first + r * mask.step, 0, limit);
+      const float before = first ? nothing : state.largest[r];
+      if (seen == limit) {  // only after the first chunk
+        std::fill(to + r * chunk, to + r * chunk + columns, zero);
         continue;
       }
-      float sum;
-      softmax_row(scores + r * chunk, scale, limit, columns, before, to + r * chunk, state.largest[r], sum);
+      // Whole vectors of hidden columns are zero; those that share a vector with seen ones count for nothing.
+      const i64 hidden = seen / lanes * lanes;
+      float *s = scores + r * chunk, sum;
+      std::fill(s + hidden, s + seen, nothing);
+      std::fill(to + r * chunk, to + r * chunk + hidden, zero);
+      softmax_row(s + hidden, scale, limit - hidden, columns - hidden, before, to + r * chunk + hidden,
+                  state.largest[r], sum);
       if (!first && state.largest[r] != before) {
         const float factor = std::exp(before - state.largest[r]);
         state.sum[r] *= factor;
@@ -137,6 +147,7 @@ void scores_backward(const ScoresBackward& t, const Panel& p, const Panel& ds) {
     };
     for (i64 u = 0; u < tile; ++u) {
       const i64 first = u < t.rows ? std::clamp<i64>(t.first + u * t.step, 0, t.columns) : t.columns;
+      const i64 last = std::clamp<i64>(t.last + u * t.step, first, t.columns);
       const i64 zeros = first / lanes * lanes;
       i64 i = 0;
       for (; i < zeros; i += lanes)
@@ -146,7 +157,9 @@ void scores_backward(const ScoresBackward& t, const Panel& p, const Panel& ds) {
         one(u, i, [&](Vector v) HWY_ATTR { return hn::IfThenZeroElse(outside, v); });
         i += lanes;
       }
-      for (; i < t.columns; i += lanes) one(u, i, [](Vector v) HWY_ATTR { return v; });
+      for (; i < last; i += lanes) one(u, i, [](Vector v) HWY_ATTR { return v; });
+      for (auto* to : {to_p, to_ds})
+        std::fill(to + u * chunk + last, to + u * chunk + t.columns, std::remove_pointer_t<decltype(to)>{});
     }
   });
 }
@@ -168,7 +181,7 @@ void gather(const StridedRows& source, i64 rows, i64 padded, const Panel& panel)
 void row_dots(const StridedRows& a, const StridedRows& b, i64 rows, i64 cols, float* dots) {
   HWY_DYNAMIC_DISPATCH(row_dots)(a, b, rows, cols, dots);
 }
-void softmax_chunk(const float* scores, float scale, i64 rows, i64 columns, Mask mask, bool first, const Panel& p,
+void softmax_chunk(float* scores, float scale, i64 rows, i64 columns, Mask mask, bool first, const Panel& p,
                    const RunningSoftmax& state) {
   HWY_DYNAMIC_DISPATCH(softmax_chunk)(scores, scale, rows, columns, mask, first, p, state);
 }
@@ -193,7 +206,9 @@ QueryTileScratch allocate_scratch(i64 head_size, DType dtype, Arena& arena) {
 void attend(const QueryTile& queries, const QueryTileScratch& scratch, GemmCache& gemms) {
   const i64 head_size = scratch.q.cols;
   gather(queries.q, queries.rows, tile, scratch.q);
-  for (i64 begin = 0; begin < queries.keys; begin += chunk) {
+  const i64 first_key = queries.window > 0 ? queries.first_keys - queries.window : 0;  // of row 0
+  const i64 start = std::max<i64>(0, first_key) / tile * tile;  // a chunk holds the first key of every row
+  for (i64 begin = start; begin < queries.keys; begin += chunk) {
     const i64 columns = std::min(chunk, whole_tiles(queries.keys - begin));
     gemm({.m = tile,
           .n = columns,
@@ -203,8 +218,10 @@ void attend(const QueryTile& queries, const QueryTileScratch& scratch, GemmCache
           .c = scratch.scores,
           .c_stride = chunk},
          gemms);
-    const Mask mask{(queries.causal ? queries.first_keys : queries.keys) - begin, queries.causal ? 1 : 0};
-    softmax_chunk(scratch.scores, queries.scale, queries.rows, columns, mask, begin == 0, scratch.p, scratch.state);
+    const Mask mask{.first = queries.window > 0 ? first_key - begin : -tile,
+                    .limit = (queries.causal ? queries.first_keys : queries.keys) - begin,
+                    .step = queries.causal ? 1 : 0};
+    softmax_chunk(scratch.scores, queries.scale, queries.rows, columns, mask, begin == start, scratch.p, scratch.state);
     gemm({.m = tile,
           .n = head_size,
           .k = columns,
@@ -212,7 +229,7 @@ void attend(const QueryTile& queries, const QueryTileScratch& scratch, GemmCache
           .b = queries.v.from(begin),
           .c = scratch.state.values,
           .c_stride = head_size,
-          .accumulate = begin > 0},
+          .accumulate = begin > start},
          gemms);
   }
   finish_softmax(scratch.state, queries.rows, queries.y, queries.y_stride, queries.lse);

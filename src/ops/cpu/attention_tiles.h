@@ -41,9 +41,10 @@ void gather(const StridedRows& source, i64 rows, i64 padded, const Panel& panel)
 // dots_t = a_t . b_t
 void row_dots(const StridedRows& a, const StridedRows& b, i64 rows, i64 cols, float* dots);
 
-// Scores that the mask lets through: in row r the first `limit + r step` columns (the rest is zero).
+// Scores that the mask lets through: in row r the columns from `first + r step` up to `limit + r step` (the rest is
+// zero). Columns before the first and after the last exist too.
 struct Mask {
-  i64 limit, step;
+  i64 first, limit, step;
 };
 
 // The running softmax of a tile's rows over chunks of keys: largest score, sum of exponentials relative to it, and the
@@ -54,8 +55,9 @@ struct RunningSoftmax {
   i64 head_size;
 };
 // p = exp(scale s - largest) for the next chunk of scores (rows, columns); what was summed before is rescaled to the
-// new largest score. p may overwrite the scores.
-void softmax_chunk(const float* scores, float scale, i64 rows, i64 columns, Mask mask, bool first, const Panel& p,
+// new largest score. p may overwrite the scores, of which some that the mask hides are overwritten in any case. With
+// the first chunk every row must see a key.
+void softmax_chunk(float* scores, float scale, i64 rows, i64 columns, Mask mask, bool first, const Panel& p,
                    const RunningSoftmax& state);
 // y_t = values / sum; lse_t = largest + log(sum) where lse is wanted.
 void finish_softmax(const RunningSoftmax& state, i64 rows, float* y, i64 y_stride, float* lse);
@@ -67,6 +69,7 @@ struct QueryTile {
   i64 keys;        // those that any of the rows attends to
   i64 first_keys;  // those of row 0; with `causal` each next row attends to one more
   bool causal;
+  i64 window;  // and to this many at most, the last of them; 0: no limit
   Panel k, v;  // (whole_tiles(keys) or more, D)
   float scale;
   float* y;
@@ -83,12 +86,12 @@ void attend(const QueryTile& queries, const QueryTileScratch& scratch, GemmCache
 
 // The backward of a chunk of scores, transposed: row u is a key, column t a query.
 //   p_ut = exp(scale s_ut - lse_t)      ds_ut = scale p_ut (dp_ut - delta_t)
-// Zero in rows from `rows` to tile, and in row u for columns before first + u step.
+// Zero in rows from `rows` to tile, and in row u for columns before first + u step and from last + u step on.
 struct ScoresBackward {
   const float *scores, *dp;  // (tile, chunk)
   const float *lse, *delta;  // (columns)  infinity and 0 where padded
   i64 rows, columns;
-  i64 first, step;
+  i64 first, last, step;
   float scale;
 };
 void scores_backward(const ScoresBackward& scores, const Panel& p, const Panel& ds);

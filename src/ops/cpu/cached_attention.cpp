@@ -34,7 +34,9 @@ StridedRows cached(const Matrix& m, i64 capacity, i64 g, i64 begin) {
 }
 
 void prefill(const CachedAttention& op, Workspace& workspace) {
-  const i64 time = op.q.shape(0), heads = op.q.shape(1), size = op.q.shape(2), positions = op.start + time;
+  const i64 time = op.q.shape(0), heads = op.q.shape(1), size = op.q.shape(2);
+  const i64 unseen = op.window > 0 ? std::max<i64>(0, op.start + 1 - op.window) : 0;  // keys before all windows
+  const i64 start = op.start - unseen, positions = start + time;                      // counted from the first seen
   const i64 padded = whole_tiles(positions), tiles = whole_tiles(time) / tile;
   const DType dtype = dtype_of(op.compute);
   std::vector<Panel> k, v;
@@ -44,7 +46,7 @@ void prefill(const CachedAttention& op, Workspace& workspace) {
   }
   parallel_dynamic(2 * op.groups, [&](int, i64 index) {
     const i64 g = index / 2;
-    gather(cached(index % 2 ? op.values : op.keys, op.capacity(), g, 0), positions, padded,
+    gather(cached(index % 2 ? op.values : op.keys, op.capacity(), g, unseen), positions, padded,
            (index % 2 ? v : k)[static_cast<size_t>(g)]);
   });
   std::vector<QueryTileScratch> scratch;
@@ -55,9 +57,10 @@ void prefill(const CachedAttention& op, Workspace& workspace) {
     const size_t g = static_cast<size_t>(h * op.groups / heads);
     const QueryTile queries{.q = strided(&op.q(begin, h, 0), heads * size),
                             .rows = rows,
-                            .keys = op.start + begin + rows,
-                            .first_keys = op.start + begin + 1,
+                            .keys = start + begin + rows,
+                            .first_keys = start + begin + 1,
                             .causal = true,
+                            .window = op.window,
                             .k = k[g],
                             .v = v[g],
                             .scale = op.scale,
@@ -70,7 +73,8 @@ void prefill(const CachedAttention& op, Workspace& workspace) {
 
 // Each group's cache in spans, so that few groups too keep all threads busy; the spans are merged in their order.
 void decode(const CachedAttention& op, Workspace& workspace) {
-  const i64 heads = op.q.shape(1) / op.groups, size = op.q.shape(2), positions = op.start + 1;
+  const i64 heads = op.q.shape(1) / op.groups, size = op.q.shape(2);
+  const i64 first = op.window > 0 ? std::max<i64>(0, op.start + 1 - op.window) : 0, positions = op.start + 1 - first;
   const i64 wanted = (4 * threads() + op.groups - 1) / op.groups;  // spans of a group
   const i64 length = std::max<i64>(2 * decode_block, whole_tiles((positions + wanted - 1) / wanted));
   const i64 spans = (positions + length - 1) / length;
@@ -82,8 +86,8 @@ void decode(const CachedAttention& op, Workspace& workspace) {
   const auto values = arena.allocate<float>(op.groups, spans, heads, size);
   parallel_dynamic(op.groups * spans, [&](int thread, i64 index) {
     const i64 g = index / spans, span = index % spans, begin = span * length;
-    decode_span({.keys = cached(op.keys, op.capacity(), g, begin),
-                 .values = cached(op.values, op.capacity(), g, begin),
+    decode_span({.keys = cached(op.keys, op.capacity(), g, first + begin),
+                 .values = cached(op.values, op.capacity(), g, first + begin),
                  .count = std::min(length, positions - begin),
                  .q = &op.q(0, g * heads, 0),
                  .heads = heads,

@@ -15,6 +15,7 @@ void run(const Matmul& op, Workspace& workspace);
 void run(const MatmulBackwardInput& op, Workspace& workspace);
 void run(const MatmulBackwardWeight& op, Workspace& workspace);
 void run(const Add& op, Workspace& workspace);
+void run(const Scale& op, Workspace& workspace);
 void run(const Activation& op, Workspace& workspace);
 void run(const ActivationBackward& op, Workspace& workspace);
 void run(const AdamW& op, Workspace& workspace);

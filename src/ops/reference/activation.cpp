@@ -13,7 +13,12 @@ const double sqrt_half = std::sqrt(0.5);
 const double sqrt_2_over_pi = std::sqrt(2 / std::numbers::pi);
 
 template <class W>
-W f(Function function, W x) {
+bool at_most(const W& a, const W& b) {  // false where one is NaN
+  return static_cast<double>(a) <= static_cast<double>(b);
+}
+
+template <class W>
+W f(Function function, W threshold, W x) {
   switch (function) {
     case Function::relu:
       return x < 0.0 ? 0.0 : x;
@@ -25,13 +30,15 @@ W f(Function function, W x) {
       return 0.5 * x * (1.0 + tanh(sqrt_2_over_pi * (x + 0.044715 * x * x * x)));
     case Function::silu:
       return x / (1.0 + exp(-x));
+    case Function::fatrelu:
+      return at_most(x, threshold) ? 0.0 : x;
   }
   return x;
 }
 
 // f'(x)
 template <class W>
-W derivative(Function function, W x) {
+W derivative(Function function, W threshold, W x) {
   switch (function) {
     case Function::relu:
       return 0.0 < x ? 1.0 : x < 0.0 ? 0.0 : x;  // 0 at 0, NaN for NaN
@@ -47,6 +54,8 @@ W derivative(Function function, W x) {
       const W s = 1.0 / (1.0 + exp(-x));
       return s * (1.0 + x * (1.0 - s));
     }
+    case Function::fatrelu:
+      return threshold < x ? 1.0 : at_most(x, threshold) ? 0.0 : x;  // NaN for NaN
   }
   return x;
 }
@@ -56,30 +65,39 @@ W derivative(Function function, W x) {
 // y = f(x)
 template <class Real>
 void run(const generic::Activation<Real>& op) {
-  for (i64 i = 0; i < op.x.size(); ++i) op.y.data()[i] = static_cast<Real>(f(op.function, wide(op.x.data()[i])));
+  for (i64 i = 0; i < op.x.size(); ++i)
+    op.y.data()[i] = static_cast<Real>(f(op.function, wide(op.threshold), wide(op.x.data()[i])));
 }
 
 // y = f(x)  ->  dx = dy f'(x)
 template <class Real>
 void run(const generic::ActivationBackward<Real>& op) {
   for (i64 i = 0; i < op.x.size(); ++i)
-    op.dx.data()[i] = static_cast<Real>(wide(op.dy.data()[i]) * derivative(op.function, wide(op.x.data()[i])));
+    op.dx.data()[i] =
+        static_cast<Real>(wide(op.dy.data()[i]) * derivative(op.function, wide(op.threshold), wide(op.x.data()[i])));
 }
 
-// h = f(gate) up
+// h = f(gate) g(up)
 template <class Real>
 void run(const generic::GatedProduct<Real>& op) {
-  for (i64 i = 0; i < op.gate.size(); ++i)
-    op.h.data()[i] = static_cast<Real>(f(op.function, wide(op.gate.data()[i])) * wide(op.up.data()[i]));
+  const Wide<Real> threshold = wide(op.threshold);
+  for (i64 i = 0; i < op.gate.size(); ++i) {
+    const Wide<Real> gate = wide(op.gate.data()[i]), up = wide(op.up.data()[i]);
+    op.h.data()[i] =
+        static_cast<Real>(f(op.function, threshold, gate) * (op.activate_up ? f(op.function, threshold, up) : up));
+  }
 }
 
-// h = f(gate) up  ->  dgate = dh up f'(gate)     dup = dh f(gate)
+// h = f(gate) g(up)  ->  dgate = dh g(up) f'(gate)     dup = dh f(gate) g'(up)
 template <class Real>
 void run(const generic::GatedProductBackward<Real>& op) {
+  const Wide<Real> threshold = wide(op.threshold);
   for (i64 i = 0; i < op.gate.size(); ++i) {
     const Wide<Real> dh = wide(op.dh.data()[i]), gate = wide(op.gate.data()[i]), up = wide(op.up.data()[i]);
-    op.dgate.data()[i] = static_cast<Real>(dh * up * derivative(op.function, gate));
-    op.dup.data()[i] = static_cast<Real>(dh * f(op.function, gate));
+    const Wide<Real> g = op.activate_up ? f(op.function, threshold, up) : up;
+    const Wide<Real> slope = op.activate_up ? derivative(op.function, threshold, up) : Wide<Real>(1.0);
+    op.dgate.data()[i] = static_cast<Real>(dh * g * derivative(op.function, threshold, gate));
+    op.dup.data()[i] = static_cast<Real>(dh * f(op.function, threshold, gate) * slope);
   }
 }
 

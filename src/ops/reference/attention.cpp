@@ -1,8 +1,17 @@
+#include <algorithm>
+
 #include "base/threads.h"
 #include "ops/reference/arithmetic.h"
 #include "ops/reference/reference.h"
 
 namespace sparsam::reference {
+
+namespace {
+
+// The first of the keys [0, end) that a query sees.
+i64 first_key(i64 end, i64 window) { return window > 0 ? std::max<i64>(0, end - window) : 0; }
+
+}  // namespace
 
 template <class Real>
 void run(const generic::Attention<Real>& op) {
@@ -10,13 +19,16 @@ void run(const generic::Attention<Real>& op) {
   const i64 time = q.shape(1), heads = q.shape(2), head_size = q.shape(3), groups = k.shape(2);
   parallel_dynamic(q.shape(0) * heads * time, [&](int, i64 index) {
     const i64 b = index / (heads * time), h = index / time % heads, t = index % time, g = h * groups / heads;
-    // s_tu = scale q_t . k_u  (u <= t if causal)    lse_t = log sum_u exp(s_tu)
-    Sums<Real> s(static_cast<size_t>(op.causal ? t + 1 : time)), y(static_cast<size_t>(head_size));
-    for (size_t u = 0; u < s.size(); ++u) s[u] = wide(op.scale) * dot(&q(b, t, h, 0), &k(b, u, g, 0), head_size);
+    // s_tu = scale q_t . k_u  (first <= u <= t if causal)    lse_t = log sum_u exp(s_tu)
+    const i64 end = op.causal ? t + 1 : time, first = first_key(end, op.window);
+    Sums<Real> s(static_cast<size_t>(end - first)), y(static_cast<size_t>(head_size));
+    for (i64 u = first; u < end; ++u)
+      s[static_cast<size_t>(u - first)] = wide(op.scale) * dot(&q(b, t, h, 0), &k(b, u, g, 0), head_size);
     const Wide<Real> lse = log_sum_exp(s);
     if (!op.lse.empty()) op.lse(b, h, t) = static_cast<Real>(lse);
     // p_tu = exp(s_tu - lse_t)    y_t = sum_u p_tu v_u
-    for (size_t u = 0; u < s.size(); ++u) add_scaled(y, freely_rounded(exp(s[u] - lse), op.compute), &v(b, u, g, 0));
+    for (i64 u = first; u < end; ++u)
+      add_scaled(y, freely_rounded(exp(s[static_cast<size_t>(u - first)] - lse), op.compute), &v(b, u, g, 0));
     store(y, &op.y(b, t, h, 0));
   });
 }
@@ -36,7 +48,8 @@ void run(const generic::AttentionBackward<Real>& op) {
         // delta_t = sum_u p_tu dp_tu = dy_t . y_t
         const Wide<Real> delta = dot(&op.dy(b, t, h, 0), &op.y(b, t, h, 0), head_size);
         Sums<Real> dq = zeros;
-        for (i64 u = 0; u < (op.causal ? t + 1 : time); ++u) {
+        const i64 end = op.causal ? t + 1 : time;
+        for (i64 u = first_key(end, op.window); u < end; ++u) {
           const Wide<Real> s = scale * dot(&q(b, t, h, 0), &k(b, u, g, 0), head_size);
           const Wide<Real> p = exp(s - wide(op.lse(b, h, t)));
           const Wide<Real> dp = dot(&dy(b, t, h, 0), &v(b, u, g, 0), head_size);
@@ -76,12 +89,15 @@ void run(const generic::CachedAttention<Real>& op) {
     const Factors<Real, 2> k(op.keys.slice(first, positions), op.compute);
     const Factors<Real, 2> v(op.values.slice(first, positions), op.compute);
     for (i64 t = 0; t < q.shape(0); ++t) {
-      // As Attention's forward: s_u = scale q_t . k_u  (u <= start + t)    p = softmax(s)
+      // As Attention's forward: s_u = scale q_t . k_u  (first <= u <= start + t)    p = softmax(s)
       // y_t = sum_u p_u v_u
-      Sums<Real> s(static_cast<size_t>(op.start + t + 1)), y(static_cast<size_t>(head_size));
-      for (size_t u = 0; u < s.size(); ++u) s[u] = wide(op.scale) * dot(&q(t, h, 0), &k(u, 0), head_size);
+      const i64 end = op.start + t + 1, first = first_key(end, op.window);
+      Sums<Real> s(static_cast<size_t>(end - first)), y(static_cast<size_t>(head_size));
+      for (i64 u = first; u < end; ++u)
+        s[static_cast<size_t>(u - first)] = wide(op.scale) * dot(&q(t, h, 0), &k(u, 0), head_size);
       const Wide<Real> lse = log_sum_exp(s);
-      for (size_t u = 0; u < s.size(); ++u) add_scaled(y, freely_rounded(exp(s[u] - lse), op.compute), &v(u, 0));
+      for (i64 u = first; u < end; ++u)
+        add_scaled(y, freely_rounded(exp(s[static_cast<size_t>(u - first)] - lse), op.compute), &v(u, 0));
       store(y, &op.y(t, h, 0));
     }
   });

@@ -26,10 +26,12 @@ template <class Real> void run(const generic::ActivationBackward<Real>& op);
 template <class Real> void run(const generic::GatedProduct<Real>& op);
 template <class Real> void run(const generic::GatedProductBackward<Real>& op);
 template <class Real> void run(const generic::Add<Real>& op);
+template <class Real> void run(const generic::Scale<Real>& op);
 template <class Real> void run(const generic::LinearCrossEntropy<Real>& op);
 template <class Real> void run(const generic::LinearCrossEntropyBackward<Real>& op);
 template <class Real> void run(const generic::SquaredNorm<Real>& op);
 template <class Real> void run(const generic::AdamW<Real>& op);
+template <class Real> void run(const generic::Truncate<Real>& op);
 // clang-format on
 
 }  // namespace sparsam::reference
