@@ -145,9 +145,9 @@ void dequantize_row(DType dtype, const std::byte* row, std::span<float> y);
 // One of them.
 float block_element(DType dtype, const std::byte* row, i64 index);
 
-// The blocks of a row of numbers, whole blocks of them; writes bytes_for(dtype, x.size()) bytes. The scales are searched
-// so that sum_e w_e (x_e - y_e)^2 is small, where w_e is the importance of the column (its mean squared input; at least
-// 0) or, without any, the same for all. Numbers must be finite: others are the caller's to refuse.
+// The blocks of a row of numbers, whole blocks of them; writes bytes_for(dtype, x.size()) bytes. The scales are
+// searched so that sum_e w_e (x_e - y_e)^2 is small, where w_e is the importance of the column (its mean squared input;
+// at least 0) or, without any, the same for all. Numbers must be finite: others are the caller's to refuse.
 void quantize_row(DType dtype, std::span<const float> x, std::span<const float> importance, std::byte* row);
 
 }  // namespace sparsam

@@ -49,6 +49,12 @@ struct Matrix {
   }
 };
 
+// One row as floats; y has m.cols of them.
+inline void read_row(const Matrix& m, i64 row, std::span<float> y) {
+  if (is_quantised(m.dtype)) return dequantize_row(m.dtype, m.row(row), y);
+  for (size_t i = 0; i < y.size(); ++i) y[i] = m.at(row, static_cast<i64>(i));
+}
+
 // A Matrix that may be written: the key-value cache.
 struct MutableMatrix {
   DType dtype = DType::f32;
