@@ -1,6 +1,7 @@
 #include "base/files.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -143,6 +144,20 @@ void AtomicDirectory::commit() {
   committed_ = true;
   sync_directory(final_.parent_path());
   fs::remove_all(old, error);
+}
+
+DirectoryLock::DirectoryLock(const fs::path& directory)
+    : descriptor_(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (descriptor_ < 0) fail("{}: cannot open: {}", directory.string(), reason());
+  if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+  // A file system that cannot lock is no reason to refuse work.
+  const bool taken = errno == EWOULDBLOCK;
+  ::close(std::exchange(descriptor_, -1));
+  if (taken) fail("{}: another run is writing there", directory.string());
+}
+
+DirectoryLock::~DirectoryLock() {
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 }  // namespace sparsam

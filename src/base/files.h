@@ -68,4 +68,16 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
+// Keeps a directory to one writer: a second lock on it, by any process, is an Error that names it. The lock lies on the
+// directory itself, leaves no file, and ends with this or with the process.
+class DirectoryLock {
+ public:
+  explicit DirectoryLock(const fs::path& directory);
+  ~DirectoryLock();
+  DirectoryLock(const DirectoryLock&) = delete;
+
+ private:
+  int descriptor_ = -1;
+};
+
 }  // namespace sparsam

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/interrupt.h"
 #include "base/progress.h"
 #include "cli/scoring.h"
 
@@ -107,6 +108,7 @@ Exit run_drop(const DropFlags& flags, const Common& common) {
   if (!scores.empty()) manifest["sublayers"] = scores_json({scores, 0, 0, 0})["sublayers"];
   manifest["before"] = costs_json(open.model);
   manifest["after"] = costs_json(thinner);
+  install_interrupt_handler();  // from here on Ctrl-C waits until the directory stands under its name
   AtomicDirectory directory{fs::path(flags.out)};
   save_model(thinner, directory.path());
   for (const char* name : companions)

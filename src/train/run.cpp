@@ -377,10 +377,14 @@ RunResult start_run(const RunOptions& options, const RunEvents& events) {
     fail_usage("train: --from and --out are the same directory {}", out.string());
   fs::create_directories(out, error);
   if (error) fail("{}: cannot create directory: {}", out.string(), error.message());
+  const DirectoryLock lock(out);
   Origin origin;
   if (const std::string& from = options.sources.from; !from.empty())
     origin = {load_model(from),
               options.sources.tokenizer.empty() ? std::optional(Tokenizer::load(from)) : std::nullopt};
+  if (origin.model && !origin.model->config.truncation.empty())
+    fail_usage("train: --from {} leaves neurons out by thresholds, which would not be trained; train the model before it",
+               options.sources.from);
   Run run(options, events, std::move(origin));
   run.begin();
   return run.go();
@@ -430,6 +434,7 @@ void refuse_differences(const RunOptions& asked, const RunOptions& stored) {
 RunResult resume_run(const RunOptions& options, const RunEvents& events) {
   validate(options);
   const fs::path checkpoint = checkpoint_in(options.out);
+  const DirectoryLock lock(options.out);
   const RunState state = reading(checkpoint, [&] { return read_state(checkpoint); });
   Origin origin = reading(checkpoint, [&] { return Origin{load_model(checkpoint), Tokenizer::load(checkpoint)}; });
   Run run(options, events, std::move(origin));

@@ -174,6 +174,14 @@ TEST_F(RunTest, RefusesToReplaceAModel) {
   EXPECT_EQ(losses(options.out).size(), 3u);
 }
 
+TEST_F(RunTest, TwoRunsDoNotShareADirectory) {
+  const TemporaryDirectory directory;
+  const RunOptions options = tiny_run(directory, "out");
+  fs::create_directories(options.out);
+  const DirectoryLock other(options.out);
+  EXPECT_THAT([&] { start_run(options, {}); }, ThrowsMessage<Error>(HasSubstr("another run is writing")));
+}
+
 TEST_F(RunTest, NamesTheOptionsThatDiffer) {
   const TemporaryDirectory directory;
   const RunOptions options = tiny_run(directory, "out");
