@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/threads.h"
+#include "measure/windows.h"
 
 namespace sparsam {
 
@@ -46,21 +47,12 @@ double cosine(In<float, 1> u, In<float, 1> v) {
   return uv / std::max(std::sqrt(uu * vv), 1e-8);
 }
 
-i64 resolve_context(const RedundancyOptions& options, const Config& config) {
-  constexpr i64 most_default = 2048;
-  const i64 context = options.context ? options.context : std::min(config.context, most_default);
-  if (context < 1) fail_usage("--context is {}, expected 1 or more", context);
-  if (config.positions == Positions::learned && context > config.context)
-    fail_usage("--context is {}, but the model has {} learned positions", context, config.context);
-  return context;
-}
-
 Redundancy measure_redundancy(const Transformer& model, std::span<const i32> tokens, const RedundancyOptions& options,
                               const std::function<void(double)>& progress) {
   const Stopwatch clock;
   const size_t layers = model.model().config.layers.size();
   Redundancy result;
-  result.context = resolve_context(options, model.model().config);
+  result.context = resolve_context(options.context, model.model().config);
   const i64 size = static_cast<i64>(tokens.size());
   result.tokens = options.tokens > 0 ? std::min(options.tokens, size) : size;
   if (result.tokens == 0) fail("score: no tokens, expected 1 or more");
@@ -73,16 +65,13 @@ Redundancy measure_redundancy(const Transformer& model, std::span<const i32> tok
     present[place] = true;
   };
   Arena arena;
-  for (i64 begin = 0; begin < result.tokens;) {
-    const i64 length = std::min(result.context, result.tokens - begin);
-    const i64 fitting = std::max<i64>(1, options.batch_tokens / length);
-    const i64 sequences = std::min(fitting, (result.tokens - begin) / length);
-    arena.reset();
-    model.forward({.ids = {tokens.data() + begin, {sequences * length}}, .sequences = sequences, .start = 0}, arena,
-                  nullptr, {}, observe);
-    begin += sequences * length;
-    if (progress) progress(static_cast<double>(begin) / static_cast<double>(result.tokens));
-  }
+  for_each_batch(
+      tokens.first(static_cast<size_t>(result.tokens)), result.context, options.batch_tokens,
+      [&](const Tokens& batch) {
+        arena.reset();
+        model.forward(batch, arena, nullptr, {}, observe);
+      },
+      progress);
   for (size_t place = 0; place < sums.size(); ++place) {
     if (!present[place]) continue;
     const SublayerScore score{static_cast<i64>(place / 3), static_cast<Sublayer>(place % 3),

@@ -36,9 +36,6 @@ struct Redundancy {
 Redundancy measure_redundancy(const Transformer& model, std::span<const i32> tokens, const RedundancyOptions& options,
                               const std::function<void(double)>& progress = {});
 
-// The context that the options mean for this model. Error (usage): more than its learned positions.
-i64 resolve_context(const RedundancyOptions& options, const Config& config);
-
 double cosine(In<float, 1> u, In<float, 1> v);
 
 }  // namespace sparsam

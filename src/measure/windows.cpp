@@ -102,4 +102,25 @@ void for_each_window(std::span<const Transformer* const> models, const WindowedT
   }
 }
 
+void for_each_batch(std::span<const i32> tokens, i64 context, i64 batch_tokens,
+                    const std::function<void(const Tokens&)>& batch, const std::function<void(double)>& progress) {
+  const i64 size = static_cast<i64>(tokens.size());
+  for (i64 begin = 0; begin < size;) {
+    const i64 length = std::min(context, size - begin);
+    const i64 sequences = std::min(std::max<i64>(1, batch_tokens / length), (size - begin) / length);
+    batch({.ids = {tokens.data() + begin, {sequences * length}}, .sequences = sequences, .start = 0});
+    begin += sequences * length;
+    if (progress) progress(static_cast<double>(begin) / static_cast<double>(size));
+  }
+}
+
+i64 resolve_context(i64 context, const Config& config) {
+  constexpr i64 most_default = 2048;
+  if (context == 0) context = std::min(config.context, most_default);
+  if (context < 1) fail_usage("--context is {}, expected 1 or more", context);
+  if (config.positions == Positions::learned && context > config.context)
+    fail_usage("--context is {}, but the model has {} learned positions", context, config.context);
+  return context;
+}
+
 }  // namespace sparsam

@@ -62,4 +62,12 @@ using ConsumeWindow =
 void for_each_window(std::span<const Transformer* const> models, const WindowedText& text, i64 batch_tokens,
                      const ConsumeWindow& consume, const std::function<void(double)>& progress = {});
 
+// For measures that read every token once: windows side by side, batches of equally long ones together, the last one
+// perhaps shorter. Calls batch(tokens) for each; the ids are views into `tokens`.
+void for_each_batch(std::span<const i32> tokens, i64 context, i64 batch_tokens,
+                    const std::function<void(const Tokens&)>& batch, const std::function<void(double)>& progress = {});
+// The window that --context means for this model: 0 is the model's own, at most 2048. Error (usage): below 1, or more
+// than its learned positions.
+i64 resolve_context(i64 context, const Config& config);
+
 }  // namespace sparsam

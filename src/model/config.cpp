@@ -134,6 +134,11 @@ void validate(const Config& config, const std::string& where) {
              s->factors.size(), turned);
     }
   }
+  if (!config.truncation.empty() && config.truncation.size() != config.layers.size())
+    fail("{}: truncation of {} layers, the model has {}", where, config.truncation.size(), config.layers.size());
+  for (const Truncation& t : config.truncation)
+    if (!(t.threshold >= 0) || t.keep < 0)
+      fail("{}: truncation to {} neurons above {}, expected 0 or more", where, t.keep, t.threshold);
 }
 
 Config make_config(const Architecture& a) {

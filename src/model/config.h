@@ -47,6 +47,19 @@ struct GatedMlp {  // down(f(gate x) * g(up x))
   bool operator==(const GatedMlp&) const = default;
 };
 
+// Neurons of an MLP that are left out because they contribute too little (ops/truncate.h).
+struct Truncation {
+  enum class Measure : u8 {
+    output,  // |h_i| |Wdown[:, i]|, the length of what the neuron adds (arXiv 2411.02335)
+    gate,    // |f(gate_i)|, in a plain MLP |f(up_i)|
+  };
+  Measure measure = Measure::output;
+  float threshold = 0;
+  i64 keep = 0;  // at most so many, the greatest; 0: all
+  bool active() const { return threshold > 0 || keep > 0; }
+  bool operator==(const Truncation&) const = default;
+};
+
 struct Layer {
   std::variant<std::monostate, SoftmaxAttention> mixer;  // monostate: dropped
   std::variant<std::monostate, Mlp, GatedMlp> mlp;       // monostate: dropped
@@ -102,6 +115,7 @@ struct Config {
   bool tied = true;                                              // the head is the token embedding
   float embedding_scale = 1, branch_scale = 1, logit_scale = 1;  // of the token embeddings, each sublayer, the logits
   std::vector<Layer> layers = {};
+  std::vector<Truncation> truncation = {};  // (L) of the layers' MLPs; empty: none
   bool operator==(const Config&) const = default;
 };
 

@@ -1,15 +1,45 @@
 #include "model/mlp.h"
 
+#include <cmath>
 #include <utility>
+#include <vector>
 
 namespace sparsam {
 
+void column_norms(const Matrix& down, Out<float, 1> norms) {
+  std::vector<double> squares(static_cast<size_t>(down.cols));
+  std::vector<float> row(squares.size());
+  for (i64 c = 0; c < down.rows; ++c) {
+    read_row(down, c, row);
+    for (size_t i = 0; i < row.size(); ++i) squares[i] += static_cast<double>(row[i]) * row[i];
+  }
+  for (i64 i = 0; i < down.cols; ++i) norms[i] = static_cast<float>(std::sqrt(squares[static_cast<size_t>(i)]));
+}
+
+namespace {
+
+// h keeps its neurons that pass; `activated` is f(gate) of a gated MLP, or h.
+void truncate_neurons(const Execution& e, const NeuronTruncation* truncate, Out<float, 2> h, In<float, 2> activated) {
+  const Truncation& t = truncate->truncation;
+  const bool by_output = t.measure == Truncation::Measure::output;
+  e.backend.run(Truncate{.y = h,
+                         .active = e.arena.allocate<float>(h.shape(0)),
+                         .h = h,
+                         .s = by_output ? In<float, 2>(h) : activated,
+                         .w = by_output ? truncate->norms : In<float, 1>{},
+                         .threshold = t.threshold,
+                         .keep = t.keep});
+}
+
+}  // namespace
+
 Out<float, 2> mlp_forward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,
-                          MlpActivations& kept) {
+                          MlpActivations& kept, const NeuronTruncation* truncate) {
   kept.norm = norm_forward(e, w.norm, x);
   kept.up = linear_forward(e, w.up, kept.norm.y);
   kept.h = e.arena.allocate<float>(x.shape(0), mlp.hidden);
   e.backend.run(Activation{.y = kept.h, .x = kept.up, .function = mlp.activation, .threshold = mlp.threshold});
+  if (truncate) truncate_neurons(e, truncate, kept.h, kept.h);
   const auto branch = linear_forward(e, w.down, kept.h);
   scale_branch(e, branch);
   return branch;
@@ -33,7 +63,7 @@ void mlp_backward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w
 }
 
 Out<float, 2> mlp_forward(const Execution& e, const GatedMlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,
-                          MlpActivations& kept) {
+                          MlpActivations& kept, const NeuronTruncation* truncate) {
   kept.norm = norm_forward(e, w.norm, x);
   kept.gate = linear_forward(e, w.gate, kept.norm.y);
   kept.up = linear_forward(e, w.up, kept.norm.y);
@@ -44,6 +74,15 @@ Out<float, 2> mlp_forward(const Execution& e, const GatedMlp& mlp, const MlpPara
                              .function = mlp.activation,
                              .threshold = mlp.threshold,
                              .activate_up = mlp.activate_up});
+  if (truncate) {
+    In<float, 2> activated = kept.h;
+    if (truncate->truncation.measure == Truncation::Measure::gate) {
+      const auto y = e.arena.allocate<float>(x.shape(0), mlp.hidden);
+      e.backend.run(Activation{.y = y, .x = kept.gate, .function = mlp.activation, .threshold = mlp.threshold});
+      activated = y;
+    }
+    truncate_neurons(e, truncate, kept.h, activated);
+  }
   if (mlp.inner_norm) kept.inner = norm_forward(e, w.inner_norm, kept.h);
   const auto branch = linear_forward(e, w.down, mlp.inner_norm ? kept.inner.y : kept.h);
   scale_branch(e, branch);
