@@ -67,7 +67,7 @@ i64 bytes_moved(const auto& op) {
   return total;
 }
 i64 bytes_moved(const Embedding& op) {
-  return bytes_of(op.y) + bytes_of(op.tokens) + op.tokens.size() * op.table.cols * size_of(op.table.dtype);
+  return bytes_of(op.y) + bytes_of(op.tokens) + op.tokens.size() * op.table.row_bytes();
 }
 i64 bytes_moved(const EmbeddingBackward& op) { return 3 * bytes_of(op.dy) + bytes_of(op.tokens); }
 i64 bytes_moved(const CacheAppend& op) { return 2 * bytes_of(op.k) + 2 * op.k.size() * size_of(op.keys.dtype); }

@@ -12,6 +12,9 @@ namespace sparsam {
 // Lengths around the widths of vectors (4, 8, 16) and of blocks.
 inline const std::vector<i64> ragged_sizes{1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 64, 65, 100, 128};
 inline constexpr std::array<DType, 3> stored_dtypes{DType::f32, DType::bf16, DType::f16};
+inline constexpr std::array<DType, 11> quantised_dtypes{DType::q8_0, DType::q4_0, DType::q4_1,  DType::q5_0,
+                                                        DType::q5_1, DType::q2_k, DType::q3_k,  DType::q4_k,
+                                                        DType::q5_k, DType::q6_k, DType::iq4_nl};
 inline constexpr std::array<Compute, 2> computes{Compute::f32, Compute::bf16};
 inline const float nan_f = std::numeric_limits<float>::quiet_NaN();
 

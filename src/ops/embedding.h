@@ -14,7 +14,7 @@ struct Embedding {
   static constexpr const char* name = "Embedding";
   Out<Real, 2> y;     // (N, C)
   In<i32, 1> tokens;  // (N)     each in [0, V): the caller has checked the data
-  Matrix table;       // (V, C)  f32, bf16 or f16
+  Matrix table;       // (V, C)  f32, bf16, f16 or quantised
 
   static void fields(auto&& f, auto&... op) { f("y", op.y...), f("tokens", op.tokens...), f("table", op.table...); }
   void validate() const { check_shape(y, {tokens.shape(0), table.cols}, "Embedding.y"); }

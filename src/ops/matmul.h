@@ -21,7 +21,7 @@ struct Matmul {
   static constexpr const char* name = "Matmul";
   Out<Real, 2> y;         // (N, out)
   In<Real, 2> x;          // (N, in)
-  Matrix w;               // (out, in)  f32, bf16 or f16
+  Matrix w;               // (out, in)  f32, bf16, f16 or quantised
   In<Real, 1> bias = {};  // (out)      empty: none
   Compute compute;
 

@@ -43,8 +43,14 @@ class Operands {
     return view;
   }
   MutableMatrix matrix(DType dtype, i64 rows, i64 cols, double deviation = 1) {
-    const i64 size = rows * cols * size_of(dtype);
+    const i64 size = bytes_for(dtype, rows * cols);
     MutableMatrix m{dtype, rows, cols, {}};
+    if (is_quantised(dtype)) {
+      m.bytes = {reinterpret_cast<std::byte*>(allocate<u8>(size, 0)), static_cast<size_t>(size)};
+      for (i64 i = 0; i < rows; ++i)
+        quantize_row(dtype, scaled<float>(deviation, cols).span(), {}, m.bytes.data() + i * bytes_for(dtype, cols));
+      return m;
+    }
     std::byte* data = size_of(dtype) == 2   ? reinterpret_cast<std::byte*>(allocate<u16>(rows * cols, 0))
                       : size_of(dtype) == 8 ? reinterpret_cast<std::byte*>(allocate<double>(rows * cols, 0))
                                             : reinterpret_cast<std::byte*>(allocate<float>(rows * cols, 0));

@@ -1,7 +1,5 @@
 #include "tensor/blocks.h"
 
-#include <cstring>
-
 namespace sparsam {
 
 namespace {
@@ -96,17 +94,6 @@ Block read(const std::byte* row, i64 index) {
 }
 
 }  // namespace
-
-GroupScales group_scales(const std::array<u8, 12>& packed) {
-  GroupScales scales;
-  for (size_t g = 0; g < 4; ++g) {
-    const int s = packed[g], m = packed[g + 4], low = packed[g + 8];
-    scales.s[g] = static_cast<u8>(s & 63), scales.m[g] = static_cast<u8>(m & 63);
-    scales.s[g + 4] = static_cast<u8>((low & 15) | s >> 6 << 4);
-    scales.m[g + 4] = static_cast<u8>(low >> 4 | m >> 6 << 4);
-  }
-  return scales;
-}
 
 std::array<u8, 12> packed_scales(const GroupScales& scales) {
   std::array<u8, 12> packed;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <array>
+#include <cstring>
 #include <span>
 
 #include "tensor/dtype.h"
@@ -105,7 +106,13 @@ struct BlockQ6K {  // q = four bits + 16 (two bits e) - 32, where the four bits 
 struct GroupScales {
   std::array<u8, 8> s, m;
 };
-GroupScales group_scales(const std::array<u8, 12>& packed);      // of q4_k and q5_k
+inline GroupScales group_scales(const std::array<u8, 12>& packed) {  // of q4_k and q5_k
+  std::array<u32, 3> p;                                              // four bytes at a time
+  std::memcpy(p.data(), packed.data(), sizeof p);
+  const std::array<u32, 2> s{p[0] & 0x3f3f3f3f, (p[2] & 0x0f0f0f0f) | (p[0] >> 2 & 0x30303030)};
+  const std::array<u32, 2> m{p[1] & 0x3f3f3f3f, (p[2] >> 4 & 0x0f0f0f0f) | (p[1] >> 2 & 0x30303030)};
+  return {std::bit_cast<std::array<u8, 8>>(s), std::bit_cast<std::array<u8, 8>>(m)};
+}
 std::array<u8, 12> packed_scales(const GroupScales& scales);     // the reverse
 std::array<i8, 16> q3_scales(const std::array<u8, 12>& packed);  // of q3_k, less 32
 std::array<u8, 12> packed_q3_scales(const std::array<i8, 16>& scales);

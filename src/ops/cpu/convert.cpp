@@ -1,6 +1,7 @@
 #include "ops/cpu/convert.h"
 
 #include <cstring>
+#include <vector>
 
 #include "base/threads.h"
 
@@ -9,10 +10,18 @@
 #include <hwy/foreach_target.h>  // must come before highway.h
 #include <hwy/highway.h>
 
+#include "ops/cpu/blocks-inl.h"
 #include "ops/cpu/convert-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sparsam::cpu::HWY_NAMESPACE {
+
+// Whole blocks.
+void blocks_to_float_kernel(const void* source, DType dtype, float* y, i64 n) {
+  with_block(dtype, [&]<class Block>(Block) {
+    blocks_to_float(static_cast<const Block*>(source), n / block_size(Block::dtype), y);
+  });
+}
 
 void to_bf16_kernel(const void* source, DType dtype, u16* y, i64 n) {
   const hn::ScalableTag<float> d;
@@ -149,6 +158,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace sparsam::cpu {
+HWY_EXPORT(blocks_to_float_kernel);
 HWY_EXPORT(to_bf16_kernel);
 HWY_EXPORT(to_float_kernel);
 HWY_EXPORT(transpose_to_bf16_kernel);
@@ -158,13 +168,30 @@ namespace {
 constexpr i64 grain = 1 << 14;
 
 const std::byte* element(const void* x, DType dtype, i64 index) {
-  return static_cast<const std::byte*>(x) + index * size_of(dtype);
+  return static_cast<const std::byte*>(x) + bytes_for(dtype, index);
+}
+
+// By way of float32 in pieces that stay in the cache.
+void blocks_to_bf16(const void* x, DType dtype, u16* y, i64 n) {
+  constexpr i64 piece = 1024;
+  alignas(64) float values[piece];
+  for (i64 i = 0; i < n; i += piece) {
+    const i64 length = std::min(piece, n - i);
+    to_float(element(x, dtype, i), dtype, values, length);
+    to_bf16(values, y + i, length);
+  }
 }
 }  // namespace
 
 void to_bf16(const float* x, u16* y, i64 n) { HWY_DYNAMIC_DISPATCH(to_bf16_kernel)(x, DType::f32, y, n); }
-void to_bf16(const void* x, DType dtype, u16* y, i64 n) { HWY_DYNAMIC_DISPATCH(to_bf16_kernel)(x, dtype, y, n); }
-void to_float(const void* x, DType dtype, float* y, i64 n) { HWY_DYNAMIC_DISPATCH(to_float_kernel)(x, dtype, y, n); }
+void to_bf16(const void* x, DType dtype, u16* y, i64 n) {
+  if (is_quantised(dtype)) return blocks_to_bf16(x, dtype, y, n);
+  HWY_DYNAMIC_DISPATCH(to_bf16_kernel)(x, dtype, y, n);
+}
+void to_float(const void* x, DType dtype, float* y, i64 n) {
+  if (is_quantised(dtype)) return HWY_DYNAMIC_DISPATCH(blocks_to_float_kernel)(x, dtype, y, n);
+  HWY_DYNAMIC_DISPATCH(to_float_kernel)(x, dtype, y, n);
+}
 
 void transpose_to_bf16(const float* x, i64 rows, i64 cols, i64 x_stride, u16* y, i64 y_stride) {
   HWY_DYNAMIC_DISPATCH(transpose_to_bf16_kernel)(x, DType::f32, rows, cols, x_stride, y, y_stride);
@@ -173,10 +200,28 @@ void transpose_to_bf16(const u16* x, i64 rows, i64 cols, i64 x_stride, u16* y, i
   HWY_DYNAMIC_DISPATCH(transpose_to_bf16_kernel)(x, DType::bf16, rows, cols, x_stride, y, y_stride);
 }
 
+namespace {
+// Each thread rounds the rows that are a panel's columns to bf16, which then are in its cache.
+void pack_rows_of_blocks(const PanelSource& b, i64 panel, u16* y) {
+  check(b.transposed && b.stride == b.k, "a quantised factor is packed by its rows, without gaps");
+  const i64 panels = (b.n + panel - 1) / panel, depth = (b.k + 31) / 32 * 32;
+  const auto kernel = HWY_DYNAMIC_DISPATCH(pack_panels_kernel);
+  parallel_ranges(panels, 1, [&](int, i64 begin, i64 end) {
+    std::vector<u16> rows(static_cast<size_t>(panel * b.k));
+    for (i64 p = begin; p < end; ++p) {
+      const i64 columns = std::min(panel, b.n - p * panel);
+      to_bf16(element(b.data, b.dtype, p * panel * b.k), b.dtype, rows.data(), columns * b.k);
+      kernel({rows.data(), DType::bf16, true, b.k, columns, b.k}, panel, 0, 1, 0, b.k, y + p * depth * panel);
+    }
+  });
+}
+}  // namespace
+
 void pack_panels(const PanelSource& b, i64 panel, i64 begin, i64 end, u16* y) {
   HWY_DYNAMIC_DISPATCH(pack_panels_kernel)(b, panel, begin, end, 0, b.k, y);
 }
 void pack_panels_parallel(const PanelSource& b, i64 panel, u16* y) {
+  if (is_quantised(b.dtype)) return pack_rows_of_blocks(b, panel, y);
   const i64 panels = (b.n + panel - 1) / panel;
   const auto kernel = HWY_DYNAMIC_DISPATCH(pack_panels_kernel);
   if (b.transposed)

@@ -1,5 +1,5 @@
 // Conversions between the number formats of factors, rounding to nearest even; NaN stays NaN. The calling thread works
-// alone unless a function says otherwise.
+// alone unless a function says otherwise. Of quantised formats n is whole blocks.
 #pragma once
 
 #include "tensor/matrix.h"
@@ -8,8 +8,8 @@
 namespace sparsam::cpu {
 
 void to_bf16(const float* x, u16* y, i64 n);
-void to_float(const void* x, DType dtype, float* y, i64 n);  // from f32, bf16 or f16
-void to_bf16(const void* x, DType dtype, u16* y, i64 n);     // from f32, bf16 or f16
+void to_float(const void* x, DType dtype, float* y, i64 n);  // from f32, bf16, f16 or blocks
+void to_bf16(const void* x, DType dtype, u16* y, i64 n);     // likewise
 // y (cols, rows) = x (rows, cols) transposed and rounded; the strides are the distances of rows in elements.
 void transpose_to_bf16(const u16* x, i64 rows, i64 cols, i64 x_stride, u16* y, i64 y_stride);  // x in bf16
 void transpose_to_bf16(const float* x, i64 rows, i64 cols, i64 x_stride, u16* y, i64 y_stride);
@@ -17,7 +17,7 @@ void transpose_to_bf16(const float* x, i64 rows, i64 cols, i64 x_stride, u16* y,
 // Part of B (k, n) in the blocked order of bf16 products: panels of `panel` columns, in each the rows by twos, in a
 // pair of rows column by column its two values: panel j / panel, pair i / 2, column j % panel, i % 2. Rows are padded
 // to a multiple of 32 and columns to whole panels with zeros. B is stored by rows or, `transposed`, by columns,
-// `stride` elements apart, as f32, bf16 or f16.
+// `stride` elements apart, as f32, bf16 or f16; in blocks only all of it, transposed, without gaps.
 struct PanelSource {
   const void* data;
   DType dtype;

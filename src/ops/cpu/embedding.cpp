@@ -7,10 +7,15 @@
 namespace sparsam::cpu {
 
 void run(const Embedding& op, Workspace&) {
-  const i64 cols = op.table.cols, row_bytes = cols * size_of(op.table.dtype);
+  const i64 cols = op.table.cols;
+  const DType dtype = op.table.dtype;
   parallel_ranges(op.tokens.shape(0), 16, [&](int, i64 begin, i64 end) {
-    for (i64 n = begin; n < end; ++n)
-      to_float(op.table.bytes.data() + op.tokens[n] * row_bytes, op.table.dtype, op.y[n].data(), cols);
+    for (i64 n = begin; n < end; ++n) {
+      if (is_quantised(dtype))  // rounded as the reference does
+        dequantize_row(dtype, op.table.row(op.tokens[n]), op.y[n].span());
+      else
+        to_float(op.table.row(op.tokens[n]), dtype, op.y[n].data(), cols);
+    }
   });
 }
 

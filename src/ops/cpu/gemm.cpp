@@ -232,7 +232,7 @@ GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, std::byte* to,
   const int number = impl.layout_of(k, n, dtype);
   const Layout layout = impl.layout(number);
   GemmOperand source = b;
-  if (layout.panel) {
+  if (layout.panel && !(is_quantised(b.dtype) && b.col_stride == 1)) {
     const bool transposed = b.col_stride != 1;
     const PanelSource panels{b.data, b.dtype, transposed, k, n, transposed ? b.col_stride : b.row_stride};
     pack_panels_parallel(panels, layout.panel, reinterpret_cast<u16*>(to));

@@ -12,7 +12,7 @@ namespace sparsam::cpu {
 // A matrix in memory: element (i, j) at data + i row_stride + j col_stride, counted in elements; one stride is 1.
 struct GemmOperand {
   const void* data;
-  DType dtype;  // f32 or bf16
+  DType dtype;  // f32 or bf16; to be packed also f16 or blocks
   i64 row_stride, col_stride;
   int layout = 0;  // not 0: made by pack(), and the strides mean nothing
 
@@ -54,7 +54,8 @@ class GemmCache {
 void gemm(const Gemm& product, GemmCache& cache);
 
 // B (k, n) in the layout that products read fastest, as f32 or rounded to bf16. Pays when used for some hundreds of
-// rows. On all threads; inside a parallel region only on the calling one. B may be stored in f16 when packed as bf16.
+// rows. On all threads; inside a parallel region only on the calling one. B may be stored
+// in f16 or in blocks (its rows or columns without gaps) when packed as bf16.
 i64 packed_bytes(i64 k, i64 n, DType dtype, GemmCache& cache);
 GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, std::byte* memory, GemmCache& cache);
 GemmOperand pack(const GemmOperand& b, i64 k, i64 n, DType dtype, Arena& arena, GemmCache& cache);

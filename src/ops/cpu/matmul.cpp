@@ -12,6 +12,7 @@
 #include <hwy/foreach_target.h>  // must come before highway.h
 #include <hwy/highway.h>
 
+#include "ops/cpu/blocks-inl.h"
 #include "ops/cpu/convert-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -48,39 +49,63 @@ HWY_INLINE void dot_rows(const float* x, i64 x_stride, const Element* w, i64 col
     for (int n = 0; n < Rows; ++n) sums[n] += x[n * x_stride + i] * load_one(w + i);
 }
 
+// Output columns [begin, end); `w` is row `begin` of the weight.
 template <int Rows, class Element>
 void few_rows(const Matmul& op, const Element* w, i64 first, i64 begin, i64 end) {
   constexpr int unroll = Rows <= 2 ? 4 : 2;
   const i64 cols = op.w.cols, out = op.w.rows;
-  for (i64 j = begin; j < end; ++j) {
+  for (i64 j = begin; j < end; ++j, w += cols) {
     float sums[Rows];
-    dot_rows<Rows, unroll>(op.x.data() + first * cols, cols, w + j * cols, cols, sums);
+    dot_rows<Rows, unroll>(op.x.data() + first * cols, cols, w, cols, sums);
     for (int n = 0; n < Rows; ++n) op.y.data()[(first + n) * out + j] = sums[n] + (op.bias.empty() ? 0.0f : op.bias[j]);
   }
 }
 
-// Output columns [begin, end) of up to eight rows beginning with `first`.
-void few_rows_kernel(const Matmul& op, i64 first, i64 rows, i64 begin, i64 end) {
-  with_elements(op.w.bytes.data(), op.w.dtype, [&](const auto* w) {
-    switch (rows) {
-      case 1:
-        return few_rows<1>(op, w, first, begin, end);
-      case 2:
-        return few_rows<2>(op, w, first, begin, end);
-      case 3:
-        return few_rows<3>(op, w, first, begin, end);
-      case 4:
-        return few_rows<4>(op, w, first, begin, end);
-      case 5:
-        return few_rows<5>(op, w, first, begin, end);
-      case 6:
-        return few_rows<6>(op, w, first, begin, end);
-      case 7:
-        return few_rows<7>(op, w, first, begin, end);
-      default:
-        return few_rows<8>(op, w, first, begin, end);
-    }
+template <class Element>
+void few_rows(const Matmul& op, const Element* w, i64 first, i64 rows, i64 begin, i64 end) {
+  switch (rows) {
+    case 1:
+      return few_rows<1>(op, w, first, begin, end);
+    case 2:
+      return few_rows<2>(op, w, first, begin, end);
+    case 3:
+      return few_rows<3>(op, w, first, begin, end);
+    case 4:
+      return few_rows<4>(op, w, first, begin, end);
+    case 5:
+      return few_rows<5>(op, w, first, begin, end);
+    case 6:
+      return few_rows<6>(op, w, first, begin, end);
+    case 7:
+      return few_rows<7>(op, w, first, begin, end);
+    default:
+      return few_rows<8>(op, w, first, begin, end);
+  }
+}
+
+// One row by a weight in blocks; `sums` holds as many floats as a row has groups.
+void one_row_by_blocks(const Matmul& op, i64 first, i64 begin, i64 end, float* sums) {
+  with_block(op.w.dtype, [&]<class Block>(Block) {
+    const float* x = op.x[first].data();
+    const i64 blocks = op.w.cols / block_size(Block::dtype);
+    group_sums<Block>(x, blocks, sums);
+    for (i64 j = begin; j < end; ++j)
+      op.y(first, j) = dot_blocks(reinterpret_cast<const Block*>(op.w.row(j)), blocks, x, sums) +
+                       (op.bias.empty() ? 0.0f : op.bias[j]);
   });
+}
+
+// Output columns [begin, end) of up to eight rows beginning with `first`. `scratch` holds a row of the weight.
+void few_rows_kernel(const Matmul& op, i64 first, i64 rows, i64 begin, i64 end, float* scratch) {
+  if (!is_quantised(op.w.dtype))
+    return with_elements(op.w.bytes.data(), op.w.dtype,
+                         [&](const auto* w) { few_rows(op, w + begin * op.w.cols, first, rows, begin, end); });
+  if (rows == 1) return one_row_by_blocks(op, first, begin, end, scratch);
+  const i64 cols = op.w.cols;
+  for (i64 j = begin; j < end; ++j) {
+    to_float(op.w.row(j), op.w.dtype, scratch, cols);
+    few_rows(op, scratch, first, rows, j, j + 1);
+  }
 }
 
 // sums_j += x_0j + ... of `rows` rows: each block of rows is summed first, so that rounding errors grow slowly.
@@ -112,13 +137,16 @@ namespace {
 
 constexpr i64 few = 8;  // rows that the streaming kernel takes at a time, and from which on oneDNN is faster
 
-void multiply_few(const Matmul& op) {
+void multiply_few(const Matmul& op, Workspace& workspace) {
+  const Arena::Mark mark = workspace.arena.mark();
+  const View<float, 2> scratch = workspace.arena.allocate<float>(threads(), is_quantised(op.w.dtype) ? op.w.cols : 0);
   const auto kernel = HWY_DYNAMIC_DISPATCH(few_rows_kernel);
   const i64 grain = std::max<i64>(1, 16384 / op.w.cols);
-  parallel_ranges(op.w.rows, grain, [&](int, i64 begin, i64 end) {
+  parallel_ranges(op.w.rows, grain, [&](int thread, i64 begin, i64 end) {
     for (i64 first = 0; first < op.x.shape(0); first += few)
-      kernel(op, first, std::min(few, op.x.shape(0) - first), begin, end);
+      kernel(op, first, std::min(few, op.x.shape(0) - first), begin, end, scratch[thread].data());
   });
+  workspace.arena.release(mark);
 }
 
 constexpr i64 summed_rows = 32;  // rows whose sum is formed first
@@ -126,7 +154,7 @@ constexpr i64 summed_rows = 32;  // rows whose sum is formed first
 }  // namespace
 
 void run(const Matmul& op, Workspace& workspace) {
-  if (op.x.shape(0) <= few) return multiply_few(op);
+  if (op.x.shape(0) <= few) return multiply_few(op, workspace);
   multiply_rows({.x = op.x, .w = op.w, .transposed = true, .y = op.y, .bias = op.bias.data(), .compute = op.compute},
                 workspace);
 }

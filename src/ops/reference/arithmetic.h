@@ -53,8 +53,15 @@ class Factors : public In<Real, Rank> {
   }
   Factors(const Matrix& matrix, Compute compute) requires(Rank == 2) {
     values_.reserve(static_cast<size_t>(matrix.size()));
-    for (i64 row = 0; row < matrix.rows; ++row)
-      for (i64 col = 0; col < matrix.cols; ++col) values_.push_back(rounded(matrix.at<Real>(row, col), compute));
+    std::vector<float> numbers(static_cast<size_t>(is_quantised(matrix.dtype) ? matrix.cols : 0));
+    for (i64 row = 0; row < matrix.rows; ++row) {
+      if (!numbers.empty()) dequantize_row(matrix.dtype, matrix.row(row), numbers);
+      for (i64 col = 0; col < matrix.cols; ++col) {
+        const Real value =
+            numbers.empty() ? matrix.at<Real>(row, col) : static_cast<Real>(numbers[static_cast<size_t>(col)]);
+        values_.push_back(rounded(value, compute));
+      }
+    }
     view_values({matrix.rows, matrix.cols});
   }
   Factors(const Factors&) = delete;
