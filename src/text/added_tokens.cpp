@@ -6,19 +6,42 @@
 #include "text/splitter.h"
 
 namespace sparsam {
+namespace {
 
-AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
+bool is_word(u32 c) {
+  return char_class(c) == CharClass::letter || char_class(c) == CharClass::number || is_nonspacing_mark(c) || c == '_';
+}
+
+bool word_before(std::string_view text, size_t end) {
+  if (end == 0) return false;
+  size_t start = end - 1;
+  while (start > 0 && (static_cast<u8>(text[start]) & 0xC0) == 0x80) --start;
+  const Utf8Char c = utf8_at(text, start);
+  return c.length > 0 && is_word(c.code_point);
+}
+
+bool word_after(std::string_view text, size_t begin) {
+  const Utf8Char c = utf8_at(text, begin);
+  return c.length > 0 && is_word(c.code_point);
+}
+
+}  // namespace
+
+AddedTokens::AddedTokens(std::vector<AddedToken> tokens, const Normalizer& normalizer) : tokens_(std::move(tokens)) {
   for (size_t i = 0; i < tokens_.size(); ++i) {
-    check(!tokens_[i].content.empty(), "added token {} is empty", tokens_[i].id);
-    Group& group = tokens_[i].early ? early_ : late_;
-    auto& list = group.by_first_byte[static_cast<u8>(tokens_[i].content[0])];
-    if (list.empty()) group.first_bytes.push_back(tokens_[i].content[0]);
-    list.push_back(static_cast<i32>(i));
+    const AddedToken& token = tokens_[i];
+    check(!token.content.empty(), "added token {} is empty", token.id);
+    Group& group = token.early ? early_ : late_;
+    const std::string content = token.early ? token.content : normalizer.apply(token.content);
+    if (content.empty()) continue;  // nothing of it is left in a normalized text
+    auto& list = group.by_first_byte[static_cast<u8>(content[0])];
+    if (list.empty()) group.first_bytes.push_back(content[0]);
+    list.push_back({content, static_cast<i32>(i)});
   }
   for (Group* group : {&early_, &late_})
     for (auto& list : group->by_first_byte)
       std::stable_sort(list.begin(), list.end(),
-                       [&](i32 a, i32 b) { return tokens_[a].content.size() > tokens_[b].content.size(); });
+                       [](const Pattern& a, const Pattern& b) { return a.content.size() > b.content.size(); });
 }
 
 bool AddedTokens::find(const Group& group, std::string_view text, size_t from, bool with_special, Found& found) const {
@@ -29,20 +52,13 @@ bool AddedTokens::find(const Group& group, std::string_view text, size_t from, b
                                          : text.find_first_of(group.first_bytes, i);
   };
   for (size_t i = next(from); i != std::string_view::npos; i = next(i + 1)) {
-    for (i32 index : group.by_first_byte[static_cast<u8>(text[i])]) {
-      const AddedToken& token = tokens_[index];
-      if ((token.special && !with_special) || text.substr(i, token.content.size()) != token.content) continue;
-      found = {i, i + token.content.size(), token.id};
-      if (token.strip_right) found.end = detail::run_end(text, found.end, Kind::space);
-      if (token.strip_left) {
-        const auto begins_char = [&](size_t k) { return (static_cast<u8>(text[k]) & 0xC0) != 0x80; };
-        for (size_t k = i; k > from;) {
-          size_t start = k - 1;
-          while (start > from && !begins_char(start)) --start;
-          if (detail::char_at(text, start).kind != Kind::space) break;
-          found.begin = k = start;
-        }
-      }
+    for (const Pattern& pattern : group.by_first_byte[static_cast<u8>(text[i])]) {
+      const AddedToken& token = tokens_[pattern.token];
+      const size_t end = i + pattern.content.size();
+      if ((token.special && !with_special) || text.substr(i, pattern.content.size()) != pattern.content) continue;
+      if (token.single_word && (word_before(text, i) || word_after(text, end))) continue;
+      found = {token.strip_left ? detail::run_begin(text, from, i, Kind::space) : i,
+               token.strip_right ? detail::run_end(text, end, Kind::space) : end, token.id};
       return true;
     }
   }

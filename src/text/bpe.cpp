@@ -1,11 +1,14 @@
 #include "text/bpe.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <queue>
 #include <tuple>
 
+#include "base/error.h"
 #include "base/random.h"
+#include "text/byte_level.h"
 
 namespace sparsam {
 namespace {
@@ -97,6 +100,61 @@ void MergeTable::apply_queueing(std::vector<i32>& symbols) const {
     offer(i);
   }
   std::erase(symbols, -1);
+}
+
+Bpe::Bpe(const Lexicon& lexicon, MergeTable merges, const Options& options)
+    : lexicon_(lexicon), merges_(std::move(merges)), options_(options) {
+  for (int byte = 0; byte < 256; ++byte)
+    bytes_[byte] = options_.byte_level ? lexicon_.find(std::string(1, static_cast<char>(byte)))
+                                       : lexicon_.find(fmt::format("<0x{:02X}>", byte));
+  constexpr std::string_view space = "\u2581";
+  joined_.fill(lexicon_.find(space) < 0);
+  for (i32 id = 0; !options_.byte_level && id < lexicon_.size(); ++id) {
+    if (!lexicon_[id]) continue;
+    const std::string_view text = *lexicon_[id];
+    for (size_t at = text.find(space, 1); at < text.size(); at = text.find(space, at + 1)) {
+      const bool after_space = at >= space.size() && text.substr(at - space.size(), space.size()) == space;
+      if (!after_space) joined_[static_cast<u8>(text[at - 1])] = true;
+    }
+  }
+}
+
+void Bpe::symbols_of(std::string_view piece, std::vector<i32>& symbols) const {
+  const bool fallback = options_.byte_level || options_.byte_fallback;
+  bool unknown = false;  // the symbol before is `unk`
+  for (size_t i = 0, length = 1; i < piece.size(); i += length) {
+    if (!options_.byte_level) {
+      length = std::max<size_t>(1, static_cast<size_t>(utf8_at(piece, i).length));
+      if (const i32 id = lexicon_.find(piece.substr(i, length)); id >= 0) {
+        symbols.push_back(id);
+        unknown = false;
+        continue;
+      }
+    }
+    const std::string_view bytes = piece.substr(i, length);
+    const auto known = [&](char c) { return bytes_[static_cast<u8>(c)] >= 0; };
+    if (fallback && std::all_of(bytes.begin(), bytes.end(), known)) {
+      for (char c : bytes) symbols.push_back(bytes_[static_cast<u8>(c)]);
+      unknown = false;
+    } else if (options_.unk) {
+      if (!unknown || !options_.fuse_unk) symbols.push_back(*options_.unk);
+      unknown = true;
+    } else {
+      std::string hex;
+      for (char c : bytes) hex += fmt::format(" {:02x}", static_cast<u8>(c));
+      fail("cannot encode the bytes{}: the tokenizer has no token for them", hex);
+    }
+  }
+}
+
+void Bpe::encode(std::string_view piece, std::vector<i32>& out) const {
+  if (options_.ignore_merges)
+    if (const i32 whole = lexicon_.find(piece); whole >= 0) return out.push_back(whole);
+  std::vector<i32> symbols;
+  symbols.reserve(piece.size());
+  symbols_of(piece, symbols);
+  merges_.apply(symbols);
+  out.insert(out.end(), symbols.begin(), symbols.end());
 }
 
 }  // namespace sparsam

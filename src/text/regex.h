@@ -18,6 +18,8 @@ class Regex {
   // both named, with `where`.
   Regex(std::string_view pattern, std::string_view where);
 
+  const std::string& pattern() const { return pattern_; }
+
   struct Match {
     size_t begin, end;
   };

@@ -1,6 +1,7 @@
-// Pre-tokenization: cuts a text into pieces, inside which byte-pair encoding works. The pieces joined are the text.
+// Pre-tokenization: cuts a text into pieces, which a model then encodes each by itself.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <string_view>
@@ -50,6 +51,9 @@ inline size_t run_end(std::string_view text, size_t i, Kind kind) {
   }
 }
 
+// The same backwards: where the run that ends at `end`, and does not begin before `from`, begins.
+size_t run_begin(std::string_view text, size_t from, size_t end, Kind kind);
+
 // Length of 's 't 're 've 'm 'll 'd at the front, else 0.
 inline size_t contraction(std::string_view text) {
   if (text.size() < 2) return 0;
@@ -94,39 +98,69 @@ void split_gpt2(std::string_view text, Piece&& piece) {
 // the GPT-2 pattern: an ASCII non-space before an ASCII space. No match crosses it, and none looks back. Else the size.
 size_t gpt2_safe_cut(std::string_view text, size_t from);
 
-// A chain of cuts, each applied to the pieces of the one before.
+// What becomes of the matches of a pattern: pieces by themselves; nothing; pieces, neighbours joined; or the end or
+// beginning of the piece beside them.
+enum class Matches { isolated, removed, contiguous, merged_with_previous, merged_with_next };
+
+// A chain of stages, each applied to the pieces of the one before.
 class Splitter {
  public:
   struct Gpt2 {};
   struct AddSpace {};  // a space before each piece that has none
-  using Stage = std::variant<Gpt2, AddSpace, Regex>;
+  struct Pattern {
+    Regex regex;
+    Matches matches = Matches::isolated;
+    bool invert = false;  // it is what lies between the matches that is meant
+  };
+  enum class Prepend { always, first, never };
+  struct Metaspace {                    // spaces become `space`, and one is put before
+    std::string space = "\u2581";       // one character
+    Prepend prepend = Prepend::always;  // each piece, or one at the beginning of the text, that does not begin with it
+    bool split = true;                  // before each of them
+  };
+  struct ByteAlphabet {};      // bytes to the characters of byte_level.h
+  struct FromByteAlphabet {};  // and back: the last stage where one that works on such characters comes after them
+  using Stage = std::variant<Gpt2, AddSpace, Pattern, Metaspace, ByteAlphabet, FromByteAlphabet>;
   std::vector<Stage> stages;
 
   bool is_gpt2() const { return stages.size() == 1 && std::holds_alternative<Gpt2>(stages[0]); }
-  bool changes_text() const {
-    for (const Stage& stage : stages)
-      if (std::holds_alternative<AddSpace>(stage)) return true;
-    return false;
-  }
-  // Where changes_text(), the pieces live only during their call.
+  // The pieces live only during their call. `first`: the text is the beginning of what is encoded.
   template <class Piece>
-  void split(std::string_view text, Piece&& piece, size_t stage = 0) const {
-    if (stage == stages.size()) {
-      if (!text.empty()) piece(text);
-      return;
-    }
-    const auto next = [&](std::string_view part) { split(part, piece, stage + 1); };
-    if (const Regex* regex = std::get_if<Regex>(&stages[stage])) {
-      regex->split(text, next);
-    } else if (std::holds_alternative<Gpt2>(stages[stage])) {
-      split_gpt2(text, next);
-    } else if (text.empty() || text[0] == ' ') {
+  void split(std::string_view text, bool first, Piece&& piece, size_t stage = 0) const {
+    if (text.empty()) return;
+    if (stage == stages.size()) return piece(text);
+    const auto next = [&](std::string_view part) {
+      split(part, first && part.data() == text.data(), piece, stage + 1);
+    };
+    const auto changed = [&](std::string_view part) { split(part, first, piece, stage + 1); };
+    if (std::holds_alternative<Gpt2>(stages[stage])) return split_gpt2(text, next);
+    if (const auto* pattern = std::get_if<Pattern>(&stages[stage])) {
+      if (pattern->matches == Matches::isolated) return pattern->regex.split(text, next);
+      for (std::string_view part : cut(*pattern, text)) next(part);
+    } else if (const auto* metaspace = std::get_if<Metaspace>(&stages[stage])) {
+      const std::string spaced = add_metaspace(*metaspace, text, first);
+      if (!metaspace->split) return changed(spaced);
+      const std::string_view all = spaced;
+      for (size_t begin = 0; begin < all.size();) {
+        const size_t end = std::min(all.find(metaspace->space, begin + 1), all.size());
+        split(all.substr(begin, end - begin), first && begin == 0, piece, stage + 1);
+        begin = end;
+      }
+    } else if (std::holds_alternative<ByteAlphabet>(stages[stage])) {
+      changed(to_byte_alphabet(text));
+    } else if (std::holds_alternative<FromByteAlphabet>(stages[stage])) {
+      changed(from_byte_alphabet(text).value_or(std::string(text)));
+    } else if (text[0] == ' ') {
       next(text);
     } else {
       std::string spaced = " ";
-      next(spaced.append(text));
+      changed(spaced.append(text));
     }
   }
+
+ private:
+  static std::vector<std::string_view> cut(const Pattern& pattern, std::string_view text);
+  static std::string add_metaspace(const Metaspace& metaspace, std::string_view text, bool first);
 };
 
 }  // namespace sparsam

@@ -1,6 +1,7 @@
 #include "text/tokenizer.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <exception>
@@ -23,19 +24,20 @@ u64 hash_piece(std::string_view piece) {
   return hash;
 }
 
-// Remembers where in the text a piece stood before and where in the output its ids are: copies nothing, forgets by
+// Remembers the ids of pieces met before: their text is kept, their ids are looked up in the output. It forgets by
 // overwriting.
 class PieceCache {
  public:
+  static constexpr size_t longest = 32;
   explicit PieceCache(size_t text_size)
       : entries_(std::bit_ceil(std::clamp<size_t>(text_size / 16, 16, size_t{1} << 16))) {}
 
   struct Entry {
-    const char* text = nullptr;
+    std::array<char, longest> text;
     u32 length = 0, count = 0;
     size_t begin = 0;  // ids out[begin, begin + count)
     bool holds(std::string_view piece) const {
-      return length == piece.size() && std::memcmp(text, piece.data(), length) == 0;
+      return length == piece.size() && std::memcmp(text.data(), piece.data(), length) == 0;
     }
   };
   Entry& slot(std::string_view piece) { return entries_[hash_piece(piece) & (entries_.size() - 1)]; }
@@ -46,61 +48,64 @@ class PieceCache {
 
 }  // namespace
 
-void TokenizerData::encode_piece(std::string_view piece, std::vector<i32>& symbols) const {
-  symbols.clear();
-  if (ignore_merges) {
-    const auto whole = ids.find(piece);
-    if (whole != ids.end()) return symbols.push_back(whole->second);
-  }
-  for (size_t i = 0; i < piece.size();) {
-    const size_t length = byte_level ? 1 : std::max<size_t>(1, static_cast<size_t>(utf8_at(piece, i).length));
-    const auto id = byte_level ? ids.end() : ids.find(piece.substr(i, length));
-    symbols.push_back(byte_level ? byte_ids[static_cast<u8>(piece[i])] : id == ids.end() ? -1 : id->second);
-    if (symbols.back() < 0) {
-      std::string hex;
-      for (char c : piece.substr(i, length)) hex += fmt::format(" {:02x}", static_cast<u8>(c));
-      fail("cannot encode the bytes{}: the tokenizer has no token for them", hex);
-    }
-    i += length;
-  }
-  merges.apply(symbols);
+void TokenizerData::place_bytes() {
+  is_added.assign(static_cast<size_t>(names.size()), false);
+  for (const AddedToken& token : added.all()) is_added[static_cast<size_t>(token.id)] = true;
+  for (i32 id = 0; id < names.size(); ++id) bytes.push_back(names[id] ? text_of(id, false) : std::string());
 }
 
-void TokenizerData::encode_section(std::string_view text, std::vector<i32>& out) const {
-  constexpr size_t longest_cached = 64;
-  std::vector<i32> symbols;
+std::string TokenizerData::text_of(i32 id, bool first) const {
+  return decoder.token(*names[id], first, is_added[static_cast<size_t>(id)]);
+}
+
+void TokenizerData::encode_section(std::string_view text, bool first, std::vector<i32>& out) const {
+  if (const auto* sentencepiece = std::get_if<SentencePiece>(&model)) return sentencepiece->encode(text, out);
   PieceCache cache(text.size());
-  const bool stable = !splitter.changes_text();  // else the cache would point to text that is gone
-  const auto encode = [&](std::string_view piece) {
-    if (piece.size() > longest_cached || !stable) {
-      encode_piece(piece, symbols);
-      out.insert(out.end(), symbols.begin(), symbols.end());
-      return;
-    }
-    PieceCache::Entry& entry = cache.slot(piece);
-    if (entry.holds(piece)) {
+  const auto encode_with = [&](const auto& model) {
+    const auto encode = [&](std::string_view piece) {
+      if (piece.size() > PieceCache::longest) return model.encode(piece, out);
+      PieceCache::Entry& entry = cache.slot(piece);
       const size_t begin = out.size();
-      out.resize(begin + entry.count);
-      std::copy_n(out.begin() + static_cast<i64>(entry.begin), entry.count, out.begin() + static_cast<i64>(begin));
-      return;
-    }
-    encode_piece(piece, symbols);
-    entry = {piece.data(), static_cast<u32>(piece.size()), static_cast<u32>(symbols.size()), out.size()};
-    out.insert(out.end(), symbols.begin(), symbols.end());
+      if (entry.holds(piece)) {
+        out.resize(begin + entry.count);
+        std::copy_n(out.begin() + static_cast<i64>(entry.begin), entry.count, out.begin() + static_cast<i64>(begin));
+        return;
+      }
+      model.encode(piece, out);
+      std::copy(piece.begin(), piece.end(), entry.text.begin());
+      entry.length = static_cast<u32>(piece.size());
+      entry.count = static_cast<u32>(out.size() - begin);
+      entry.begin = begin;
+    };
+    const auto encode_parts = [&](std::string_view piece) {
+      if constexpr (requires { model.cut(piece, encode); })
+        model.cut(piece, encode);
+      else
+        encode(piece);
+    };
+    if (splitter.is_gpt2())
+      split_gpt2(text, encode_parts);
+    else
+      splitter.split(text, first, encode_parts);
   };
-  if (splitter.is_gpt2())
-    split_gpt2(text, encode);
-  else
-    splitter.split(text, encode);
+  std::visit(
+      [&](const auto& model) {
+        if constexpr (requires { model.encode(text, out); }) encode_with(model);
+      },
+      model);
 }
 
-const std::string& Tokenizer::to_json() const { return data_->json; }
-i64 Tokenizer::vocab_size() const { return static_cast<i64>(data_->tokens.size()); }
+std::string Tokenizer::to_json() const {
+  return data_->json.empty() ? tokenizer_json(vocabulary(), data_->where) : data_->json;
+}
+i64 Tokenizer::vocab_size() const { return data_->names.size(); }
 const std::optional<std::string>& Tokenizer::chat_template() const { return data_->chat_template; }
 const std::vector<i32>& Tokenizer::prefix() const { return data_->prefix; }
 const std::vector<i32>& Tokenizer::suffix() const { return data_->suffix; }
 std::optional<i32> Tokenizer::end_of_text() const { return data_->end_of_text; }
-std::optional<i32> Tokenizer::beginning_of_text() const { return data_->beginning_of_text; }
+std::optional<i32> Tokenizer::beginning_of_text() const {
+  return data_->prefix.empty() ? std::nullopt : std::optional(data_->prefix.back());
+}
 
 std::vector<i32> Tokenizer::encode(std::string_view text, SpecialTokens special) const {
   std::vector<i32> ids;
@@ -110,27 +115,31 @@ std::vector<i32> Tokenizer::encode(std::string_view text, SpecialTokens special)
 
 void Tokenizer::encode(std::string_view text, std::vector<i32>& out, SpecialTokens special) const {
   data_->added.split(
-      text, special == SpecialTokens::recognise, [&](std::string_view part) { data_->encode_section(part, out); },
+      text, special == SpecialTokens::recognise, data_->normalizer,
+      [&](std::string_view part, bool first) { data_->encode_section(part, first, out); },
       [&](i32 id) { out.push_back(id); });
 }
 
 std::string_view Tokenizer::bytes_of(i32 id) const {
-  if (id < 0 || id >= vocab_size() || !data_->tokens[id].has_value())
+  if (id < 0 || id >= vocab_size() || !data_->names[id].has_value())
     fail("token {} is not in the tokenizer, whose ids are 0 to {}", id, vocab_size() - 1);
-  return *data_->tokens[id];
+  return data_->bytes[static_cast<size_t>(id)];
 }
 
 std::string Tokenizer::decode(std::span<const i32> ids) const {
   std::string text;
-  for (i32 id : ids) text += bytes_of(id);
-  return text;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const std::string_view bytes = bytes_of(ids[i]);
+    i == 0 ? text = data_->text_of(ids[i], true) : text += bytes;
+  }
+  return data_->decoder.finish(std::move(text));
 }
 
 std::optional<i32> Tokenizer::id_of(std::string_view bytes) const {
   for (const AddedToken& token : data_->added.all())
     if (token.content == bytes) return token.id;
-  const auto found = data_->ids.find(bytes);
-  return found == data_->ids.end() ? std::nullopt : std::optional(found->second);
+  const i32 found = data_->units.find(bytes);
+  return found < 0 ? std::nullopt : std::optional(found);
 }
 
 std::vector<i32> encode_parallel(const Tokenizer& tokenizer, std::string_view text) {
@@ -140,15 +149,16 @@ std::vector<i32> encode_parallel(const Tokenizer& tokenizer, std::string_view te
     i32 id;  // of an added token, where the text is empty
   };
   const TokenizerData& data = *tokenizer.data_;
+  if (!data.splitter.is_gpt2() || !data.normalizer.empty()) return tokenizer.encode(text);
   std::vector<Part> parts;
-  const auto cut = [&](std::string_view section) {
+  const auto cut = [&](std::string_view section, bool) {
     while (!section.empty()) {
-      const size_t end = data.splitter.is_gpt2() ? gpt2_safe_cut(section, part_bytes) : section.size();
+      const size_t end = gpt2_safe_cut(section, part_bytes);
       parts.push_back({section.substr(0, end), -1});
       section.remove_prefix(std::min(end, section.size()));
     }
   };
-  data.added.split(text, true, cut, [&](i32 id) { parts.push_back({{}, id}); });
+  data.added.split(text, true, data.normalizer, cut, [&](i32 id) { parts.push_back({{}, id}); });
 
   // Small neighbours share one task, so that many short documents do not become many tasks.
   std::vector<size_t> begins;
@@ -166,7 +176,7 @@ std::vector<i32> encode_parallel(const Tokenizer& tokenizer, std::string_view te
         if (parts[i].text.empty())
           results[task].push_back(parts[i].id);
         else
-          data.encode_section(parts[i].text, results[task]);
+          data.encode_section(parts[i].text, false, results[task]);
     } catch (...) {  // must not leave the thread
       errors[task] = std::current_exception();
     }

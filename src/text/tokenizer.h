@@ -29,7 +29,7 @@ class Tokenizer {
   // A tokenizer.json, a sentencepiece .model, a .gguf with a vocabulary, or a directory that holds tokenizer.json or
   // else tokenizer.model. Of a directory tokenizer_config.json and chat_template.jinja are read too.
   static Tokenizer load(const fs::path& file_or_directory);
-  const std::string& to_json() const;  // as tokenizer.json: the text that it was made from, or one that means the same
+  std::string to_json() const;  // as tokenizer.json: the text that it was made from, or one that means the same
 
   // What a GGUF writer needs. Error: a tokenizer that llama.cpp could not follow, naming the part in question.
   Vocabulary vocabulary() const;
@@ -41,9 +41,10 @@ class Tokenizer {
   // expression that explodes on this text.
   std::vector<i32> encode(std::string_view text, SpecialTokens special = SpecialTokens::recognise) const;
   void encode(std::string_view text, std::vector<i32>& out, SpecialTokens special = SpecialTokens::recognise) const;
-  // The exact bytes of the text that was encoded. Error: an id that the vocabulary does not have.
+  // The text, as the file's decoder makes it: for byte-level BPE the exact bytes that were encoded. Error: an id that
+  // the vocabulary does not have.
   std::string decode(std::span<const i32> ids) const;
-  std::string_view bytes_of(i32 id) const;  // of one token; the same error
+  std::string_view bytes_of(i32 id) const;  // of one token that is not the first; the same error
   std::optional<i32> id_of(std::string_view bytes) const;
 
   // The tokens that belong around a text: beginning of text, [CLS] and [SEP], </s> after it and so on.

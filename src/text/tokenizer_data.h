@@ -1,35 +1,56 @@
-// The inside of a tokenizer, shared by its reader (tokenizer_json.cpp) and its work (tokenizer.cpp).
+// The inside of a tokenizer, shared by its readers (tokenizer_json.cpp, sentencepiece.cpp) and its work
+// (tokenizer.cpp).
 #pragma once
 
-#include <array>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
+#include <variant>
 #include <vector>
 
 #include "text/added_tokens.h"
 #include "text/bpe.h"
+#include "text/decoder.h"
+#include "text/lexicon.h"
+#include "text/normalizer.h"
+#include "text/sentencepiece.h"
 #include "text/splitter.h"
+#include "text/unigram.h"
+#include "text/vocabulary.h"
+#include "text/word_piece.h"
 
 namespace sparsam {
 
 struct TokenizerData {
-  std::string json;                                // as read
-  std::vector<std::optional<std::string>> tokens;  // bytes by id; some ids may be unused
-  std::unordered_map<std::string_view, i32> ids;   // of the model's tokens (added ones excluded), by bytes
+  std::string json;                // as read; empty when it was made from something else
+  std::string where;               // what it was read from, for errors
+  Lexicon names;                   // as the file writes them, added tokens included
+  Lexicon units;                   // what pieces of text can become: bytes for byte-level BPE, else names
+  std::vector<std::string> bytes;  // by id: what a token that is not the first stands for
+  std::vector<bool> is_added;      // by id
   AddedTokens added;
+  Normalizer normalizer;
   Splitter splitter;
-  MergeTable merges;
-  std::array<i32, 256> byte_ids{};  // -1: no token
-  bool byte_level = true;           // symbols are bytes; else the characters of UTF-8
-  bool ignore_merges = false;       // a piece that is a token as a whole is that token
-  std::optional<i32> end_of_text, beginning_of_text;
-  std::vector<i32> prefix, suffix;
+  std::variant<std::monostate, Bpe, Unigram, WordPiece, SentencePiece> model;
+  Decoder decoder;
+  std::vector<i32> prefix, suffix;  // around a text
+  SpecialIds special;
+  std::optional<i32> end_of_text;
   std::optional<std::string> chat_template;
+  std::optional<Vocabulary> vocabulary;  // that it was made from
 
-  void encode_section(std::string_view text, std::vector<i32>& out) const;  // text without added tokens
-  void encode_piece(std::string_view piece, std::vector<i32>& symbols) const;
+  void place_bytes();  // once names, added tokens and decoder are there
+  std::string text_of(i32 id, bool first) const;
+  // Appends the tokens of a normalized text without added tokens. `first`: it is the beginning of what is encoded.
+  void encode_section(std::string_view text, bool first, std::vector<i32>& out) const;
 };
+
+std::shared_ptr<TokenizerData> read_tokenizer_json(std::string_view json, std::string_view where);
+std::shared_ptr<TokenizerData> read_vocabulary(const Vocabulary& vocabulary, std::string_view where);
+std::shared_ptr<TokenizerData> read_sentencepiece(std::string_view model, std::string_view where);
+
+// The text of a tokenizer.json that means the same. Error: what no tokenizer.json can say.
+std::string tokenizer_json(const Vocabulary& vocabulary, std::string_view where);
 
 }  // namespace sparsam

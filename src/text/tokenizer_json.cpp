@@ -1,28 +1,17 @@
 // Reading `tokenizer.json`. Strict: what would change the ids and is not understood is refused by its name.
 #include <algorithm>
+#include <cmath>
 #include <unordered_set>
 
 #include "base/error.h"
-#include "formats/json.h"
+#include "text/pipeline_json.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_data.h"
 
 namespace sparsam {
 namespace {
 
-constexpr i64 largest_vocabulary = 1 << 24;
-
-[[noreturn]] void refuse(std::string_view where, std::string_view what) {
-  fail("{}: {} is not supported; byte-level BPE is (models like GPT-2, Llama 3, Qwen without normalizer)", where, what);
-}
-
-std::string type_of(Fields& fields) { return fields.required<std::string>("type"); }
-
-struct Model {
-  std::vector<std::pair<std::string, i32>> vocab;
-  std::vector<std::pair<std::string, std::string>> merges;
-  bool ignore_merges = false;
-};
+using Entries = std::vector<std::pair<std::string, i32>>;  // of the vocabulary
 
 std::pair<std::string, std::string> read_merge(const Json& merge, const std::string& where) {
   const auto wrong = [&]() {
@@ -39,132 +28,19 @@ std::pair<std::string, std::string> read_merge(const Json& merge, const std::str
   return {text.substr(0, space), text.substr(space + 1)};
 }
 
-Model read_model(Fields model) {
-  const std::string type = model.or_default<std::string>("type", "BPE");
-  if (type != "BPE") refuse(model.where(), fmt::format("type '{}'", printable(type)));
-  if (model.or_default<double>("dropout", 0.0) != 0.0) refuse(model.where(), "dropout");
-  if (model.or_default<bool>("byte_fallback", false)) refuse(model.where(), "byte_fallback (sentencepiece)");
-  for (const char* field : {"continuing_subword_prefix", "end_of_word_suffix"})
-    if (!model.or_default<std::string>(field, "").empty()) refuse(model.where(), field);
-  model.ignore("unk_token"), model.ignore("fuse_unk");  // a byte-level vocabulary knows every byte
-
-  Model result;
-  result.ignore_merges = model.or_default<bool>("ignore_merges", false);
-  const Json absent;
-  const auto part = [&](const char* field) -> const Json& {
-    const Json* found = model.find(field);
-    return found == nullptr ? absent : *found;
-  };
-  const Json& vocab = part("vocab");
-  if (!vocab.is_object()) model.fail_value("vocab", vocab, "an object of token: id");
-  for (const auto& [token, id] : vocab.items()) {
+Entries read_vocabulary(Fields& model) {
+  const Json* vocab = model.find("vocab");
+  if (vocab == nullptr || !vocab->is_object())
+    model.fail_value("vocab", vocab == nullptr ? Json() : *vocab, "an object of token: id");
+  Entries entries;
+  for (const auto& [token, id] : vocab->items()) {
     if (!id.is_number_integer() || id.get<i64>() < 0 || id.get<i64>() >= largest_vocabulary)
       fail("{}: token '{}' has id {}, expected an integer from 0 to {}", model.where(), printable(token),
-           format_json(id, model.where()), largest_vocabulary - 1);
-    result.vocab.emplace_back(token, static_cast<i32>(id.get<i64>()));
+           printable(format_json(id, model.where())), largest_vocabulary - 1);
+    entries.emplace_back(token, static_cast<i32>(id.get<i64>()));
   }
-  if (result.vocab.empty()) fail("{}: the vocabulary is empty", model.where());
-  const Json& merges = part("merges");
-  if (!merges.is_array()) model.fail_value("merges", merges, "an array of pairs");
-  for (const Json& merge : merges) result.merges.push_back(read_merge(merge, model.where()));
-  model.finish();
-  return result;
-}
-
-std::string pattern_of(Fields& split) {
-  Fields pattern = split.object("pattern");
-  const auto regex = pattern.optional<std::string>("Regex"), literal = pattern.optional<std::string>("String");
-  pattern.finish();
-  if (regex.has_value() == literal.has_value())
-    fail("{}: found {} patterns, expected one of Regex, String", pattern.where(), regex ? 2 : 0);
-  if (regex) return *regex;
-  std::string quoted;
-  for (char c : *literal) {
-    const bool ascii_word = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-    if (!ascii_word && static_cast<u8>(c) < 128 && static_cast<u8>(c) > 32) quoted += '\\';
-    quoted += c;
-  }
-  return quoted;
-}
-
-// Appends the stages of one pre-tokenizer; true if it was ByteLevel, after which nothing may follow.
-bool read_pre_tokenizer(Fields pre, Splitter& splitter) {
-  const auto add_regex = [&](std::string_view pattern) {
-    if (pattern == gpt2_pattern)
-      splitter.stages.emplace_back(Splitter::Gpt2{});
-    else
-      splitter.stages.emplace_back(Regex(pattern, pre.where()));
-  };
-  const std::string type = type_of(pre);
-  bool bytes = false;
-  if (type == "ByteLevel") {
-    bytes = true;
-    if (pre.or_default<bool>("add_prefix_space", true)) splitter.stages.emplace_back(Splitter::AddSpace{});
-    if (pre.or_default<bool>("use_regex", true)) splitter.stages.emplace_back(Splitter::Gpt2{});
-    pre.ignore("trim_offsets");
-  } else if (type == "Split") {
-    const std::string pattern = pattern_of(pre), behavior = pre.required<std::string>("behavior");
-    const bool invert = pre.or_default<bool>("invert", false);
-    // "Removed" of everything but the matches is "Isolated" for patterns that match all of a text, as those of cl100k
-    // do; where one does not, nothing is lost here.
-    if (behavior != "Isolated" && !(behavior == "Removed" && invert))
-      refuse(pre.where(), fmt::format("Split with behavior '{}'", printable(behavior)));
-    add_regex(pattern);
-  } else if (type == "Digits") {
-    add_regex(pre.or_default<bool>("individual_digits", false) ? R"(\p{N})" : R"(\p{N}+)");
-  } else if (type == "Punctuation") {
-    const std::string behavior = pre.or_default<std::string>("behavior", "Isolated");
-    if (behavior != "Isolated" && behavior != "Contiguous")
-      refuse(pre.where(), fmt::format("Punctuation with behavior '{}'", printable(behavior)));
-    const std::string one = R"([\p{P}!-/:-@\[-`{-~])";
-    add_regex(behavior == "Isolated" ? one : one + "+");
-  } else if (type == "Sequence") {
-    for (const Json& part : pre.required<std::vector<Json>>("pretokenizers")) {
-      if (bytes) refuse(pre.where(), "a pre-tokenizer after ByteLevel");
-      bytes = read_pre_tokenizer(Fields(part, pre.where()), splitter);
-    }
-  } else {
-    refuse(pre.where(), fmt::format("type '{}'", printable(type)));
-  }
-  pre.finish();
-  return bytes;
-}
-
-// The token that a post-processor puts before a text, if any. One after the text is refused.
-std::optional<i32> read_post_processor(Fields post) {
-  const std::string type = type_of(post);
-  std::optional<i32> first;
-  if (type == "Sequence") {
-    for (const Json& part : post.required<std::vector<Json>>("processors"))
-      if (const auto id = read_post_processor(Fields(part, post.where()))) first = id;
-  } else if (type == "TemplateProcessing") {
-    const Json special = post.or_default<Json>("special_tokens", Json::object());
-    bool text_seen = false;
-    for (const Json& part : post.required<std::vector<Json>>("single")) {
-      Fields piece(part, post.where());
-      if (piece.find("Sequence") != nullptr) {
-        text_seen = true;
-        continue;
-      }
-      Fields token = piece.object("SpecialToken");
-      const std::string name = token.required<std::string>("id");
-      if (text_seen) refuse(post.where(), fmt::format("a token after the text ('{}')", printable(name)));
-      if (first) refuse(post.where(), "more than one token before the text");
-      Fields all(special, post.where() + ": special_tokens");
-      const auto ids = all.object(name).required<std::vector<i64>>("ids", {});
-      if (ids.size() != 1 || ids[0] < 0 || ids[0] >= largest_vocabulary)
-        fail("{}: special token '{}' has no single id", post.where(), printable(name));
-      first = static_cast<i32>(ids[0]);
-    }
-  } else if (type != "ByteLevel") {  // which only moves offsets
-    refuse(post.where(), fmt::format("type '{}'", printable(type)));
-  }
-  return first;
-}
-
-void check_decoder(Fields decoder) {
-  const std::string type = type_of(decoder);
-  if (type != "ByteLevel") refuse(decoder.where(), fmt::format("type '{}'", printable(type)));
+  if (entries.empty()) fail("{}: the vocabulary is empty", model.where());
+  return entries;
 }
 
 std::vector<AddedToken> read_added_tokens(const std::vector<Json>& list, const std::string& where) {
@@ -176,9 +52,9 @@ std::vector<AddedToken> read_added_tokens(const std::vector<Json>& list, const s
                      .special = fields.or_default<bool>("special", false),
                      .strip_left = fields.or_default<bool>("lstrip", false),
                      .strip_right = fields.or_default<bool>("rstrip", false),
-                     .early = true};
+                     .early = true,
+                     .single_word = fields.or_default<bool>("single_word", false)};
     token.early = !fields.or_default<bool>("normalized", !token.special);
-    if (fields.or_default<bool>("single_word", false)) refuse(fields.where(), "single_word");
     fields.finish();
     if (token.content.empty()) fail("{}: token {} is empty", fields.where(), token.id);
     tokens.push_back(std::move(token));
@@ -186,108 +62,196 @@ std::vector<AddedToken> read_added_tokens(const std::vector<Json>& list, const s
   return tokens;
 }
 
-using Names = std::unordered_map<std::string_view, i32>;  // of the model's tokens, as the file writes them
+// Reads the model and completes the tokenizer whose other parts are there.
+class Assembly {
+ public:
+  Assembly(TokenizerData& data, bool byte_level, std::vector<AddedToken> added, const std::string& where)
+      : data_(data), byte_level_(byte_level), added_(std::move(added)), where_(where) {}
 
-Names place_tokens(TokenizerData& data, const Model& model, const std::vector<AddedToken>& added,
-                   const std::string& where) {
-  // Ids may have holes, but no more than there are tokens: memory follows the largest id.
-  i64 largest = 0;
-  for (const auto& [token, id] : model.vocab) largest = std::max<i64>(largest, id);
-  for (const AddedToken& token : added) largest = std::max<i64>(largest, token.id);
-  if (const i64 count = static_cast<i64>(model.vocab.size() + added.size()); largest > 2 * count + 1024)
-    fail("{}: the largest token id is {}, but there are {} tokens", where, largest, count);
+  void read(Fields model) {
+    const Json* vocab = model.find("vocab");
+    const bool list = vocab != nullptr && vocab->is_array();
+    const std::string type = model.or_default<std::string>("type", list ? "Unigram" : "BPE");
+    if (type == "BPE")
+      read_bpe(model);
+    else if (type == "Unigram")
+      read_unigram(model);
+    else if (type == "WordPiece")
+      read_word_piece(model);
+    else
+      refuse_type(model, type);
+    if (type != "BPE" && model.find("merges") != nullptr) refuse(model.where(), "merges");
+    model.finish();
+  }
 
-  data.tokens.resize(static_cast<size_t>(largest) +
-                     1);  // data.ids refers to the strings: they do not move from here on
-  std::unordered_set<std::string_view> added_names;
-  for (const AddedToken& token : added) added_names.insert(token.content);
-  Names names;
-  for (const auto& [name, id] : model.vocab) {
-    if (data.tokens[id])
-      fail("{}: id {} is that of '{}' and of '{}'", where, id, printable(*data.tokens[id]), printable(name));
-    // In a byte-level vocabulary a name outside the alphabet is a token that no text reaches; its bytes are its name.
-    const auto bytes = added_names.count(name) > 0 ? std::nullopt : data.byte_level ? from_byte_alphabet(name) : name;
-    data.tokens[id] = bytes.value_or(name);
-    if (bytes) data.ids.emplace(*data.tokens[id], id);
-    names.emplace(name, id);
+ private:
+  void read_bpe(Fields& model) {
+    if (model.or_default<double>("dropout", 0.0) != 0.0) refuse(model.where(), "dropout");
+    for (const char* field : {"continuing_subword_prefix", "end_of_word_suffix"})
+      if (!model.or_default<std::string>(field, "").empty()) refuse(model.where(), field);
+    Bpe::Options options{.byte_level = byte_level_,
+                         .ignore_merges = model.or_default<bool>("ignore_merges", false),
+                         .byte_fallback = model.or_default<bool>("byte_fallback", false),
+                         .fuse_unk = model.or_default<bool>("fuse_unk", false)};
+    if (byte_level_ && options.byte_fallback) refuse(model.where(), "byte_fallback after ByteLevel");
+    const auto unk = model.optional<std::string>("unk_token");
+    place(read_vocabulary(model));
+    if (unk) options.unk = named(*unk, "unk_token");
+    const Json* merges = model.find("merges");
+    if (merges == nullptr || !merges->is_array())
+      model.fail_value("merges", merges == nullptr ? Json() : *merges, "an array of pairs");
+    MergeTable table(static_cast<i64>(merges->size()));
+    i32 rank = 0;
+    for (const Json& item : *merges) {
+      const auto merge = read_merge(item, model.where());
+      const auto id = [&](const std::string& name) {
+        const i32 found = data_.names.find(name);
+        if (found < 0)
+          fail("{}: merge {} ('{}' '{}') needs the token '{}', which the vocabulary lacks", where_, rank,
+               printable(merge.first), printable(merge.second), printable(name));
+        return found;
+      };
+      table.add(id(merge.first), id(merge.second), {rank, id(merge.first + merge.second)});
+      ++rank;
+    }
+    data_.model.emplace<Bpe>(data_.units, std::move(table), options);
   }
-  for (const AddedToken& token : added) {
-    std::optional<std::string>& place = data.tokens[token.id];
-    const auto named = names.find(token.content);
-    if ((place && *place != token.content) || (named != names.end() && named->second != token.id))
-      fail("{}: added token '{}' has id {}, but the vocabulary says otherwise", where, printable(token.content),
-           token.id);
-    place = token.content;
-  }
-  data.added = AddedTokens(added);
-  for (int byte = 0; byte < 256; ++byte) {
-    const auto found = data.ids.find(std::string(1, static_cast<char>(byte)));
-    data.byte_ids[byte] = found == data.ids.end() ? -1 : found->second;
-  }
-  for (const char* name : {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"})
-    for (const AddedToken& token : added)
-      if (token.content == name && !data.end_of_text) data.end_of_text = token.id;
-  return names;
-}
 
-MergeTable merge_table(const Model& model, const Names& names, const std::string& where) {
-  MergeTable table(static_cast<i64>(model.merges.size()));
-  for (size_t rank = 0; rank < model.merges.size(); ++rank) {
-    const auto& merge = model.merges[rank];
-    const auto id_of = [&](const std::string& name) {
-      const auto found = names.find(name);
-      if (found == names.end())
-        fail("{}: merge {} ('{}' '{}') needs the token '{}', which the vocabulary lacks", where, rank,
-             printable(merge.first), printable(merge.second), printable(name));
-      return found->second;
-    };
-    table.add(id_of(merge.first), id_of(merge.second), {static_cast<i32>(rank), id_of(merge.first + merge.second)});
+  void read_unigram(Fields& model) {
+    if (byte_level_) refuse(model.where(), "a Unigram model after ByteLevel");
+    const Json* vocab = model.find("vocab");
+    if (vocab == nullptr || !vocab->is_array() || vocab->size() >= largest_vocabulary)
+      model.fail_value("vocab", vocab == nullptr ? Json() : *vocab, "an array of pairs of token and score");
+    Entries entries;
+    std::vector<double> scores;
+    for (const Json& item : *vocab) {
+      if (!item.is_array() || item.size() != 2 || !item[0].is_string() || !item[1].is_number() ||
+          !std::isfinite(item[1].get<double>()))
+        fail("{}: entry {} of the vocabulary is {}, expected a pair of token and score", model.where(), entries.size(),
+             printable(format_json(item, model.where())));
+      entries.emplace_back(item[0].get<std::string>(), static_cast<i32>(entries.size()));
+      scores.push_back(item[1].get<double>());
+    }
+    if (entries.empty()) fail("{}: the vocabulary is empty", model.where());
+    const auto unk = model.optional<i64>("unk_id", {.least = 0, .most = static_cast<i64>(entries.size()) - 1});
+    if (!unk) refuse(model.where(), "a Unigram model without unk_id");
+    place(std::move(entries));
+    std::optional<std::array<i32, 256>> bytes;
+    if (model.or_default<bool>("byte_fallback", false)) {
+      bytes.emplace();
+      for (int byte = 0; byte < 256; ++byte) (*bytes)[byte] = data_.names.find(fmt::format("<0x{:02X}>", byte));
+    }
+    data_.special.unk = static_cast<i32>(*unk);
+    data_.model.emplace<Unigram>(data_.units, std::move(scores), static_cast<i32>(*unk), bytes);
   }
-  return table;
-}
+
+  void read_word_piece(Fields& model) {
+    if (byte_level_) refuse(model.where(), "a WordPiece model after ByteLevel");
+    const std::string unk = model.or_default<std::string>("unk_token", "[UNK]");
+    const std::string prefix = model.or_default<std::string>("continuing_subword_prefix", "##");
+    const i64 longest = model.or_default<i64>("max_input_chars_per_word", 100, {.least = 0});
+    place(read_vocabulary(model));
+    data_.model.emplace<WordPiece>(data_.units, prefix, named(unk, "unk_token"), longest);
+  }
+
+  i32 named(const std::string& name, const char* field) {
+    const i32 id = data_.names.find(name);
+    if (id < 0) fail("{}: {} '{}' is not in the vocabulary", where_, field, printable(name));
+    data_.special.unk = id;
+    return id;
+  }
+
+  // Gives every token its place; from here on names and units are known.
+  void place(Entries entries) {
+    // Ids may have holes, but no more than there are tokens: memory follows the largest id.
+    i64 largest = 0;
+    for (const auto& [token, id] : entries) largest = std::max<i64>(largest, id);
+    for (const AddedToken& token : added_) largest = std::max<i64>(largest, token.id);
+    if (const i64 count = static_cast<i64>(entries.size() + added_.size()); largest > 2 * count + 1024)
+      fail("{}: the largest token id is {}, but there are {} tokens", where_, largest, count);
+
+    std::unordered_set<std::string_view> special;  // that no piece of text may become
+    for (const AddedToken& token : added_)
+      if (token.special || byte_level_) special.insert(token.content);
+    std::vector<std::optional<std::string>> names(static_cast<size_t>(largest) + 1), units = names;
+    std::unordered_map<std::string_view, i32> ids;
+    for (const auto& [name, id] : entries) {
+      if (names[id]) fail("{}: id {} is that of '{}' and of '{}'", where_, id, printable(*names[id]), printable(name));
+      names[id] = name;
+      ids.emplace(name, id);
+      // In a byte-level vocabulary a name outside the alphabet is a token that no text reaches.
+      if (special.count(name) == 0) units[id] = byte_level_ ? from_byte_alphabet(name) : name;
+    }
+    for (const AddedToken& token : added_) {
+      const auto named = ids.find(token.content);
+      std::optional<std::string>& at = names[token.id];
+      if ((at && *at != token.content) || (named != ids.end() && named->second != token.id))
+        fail("{}: added token '{}' has id {}, but the vocabulary says otherwise", where_, printable(token.content),
+             token.id);
+      at = token.content;
+    }
+    data_.names.assign(std::move(names));
+    data_.units.assign(std::move(units));
+    data_.added = AddedTokens(std::move(added_), data_.normalizer);
+    for (const char* name : {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"})
+      for (const AddedToken& token : data_.added.all())
+        if (token.content == name && !data_.end_of_text) data_.end_of_text = token.id;
+  }
+
+  TokenizerData& data_;
+  bool byte_level_;
+  std::vector<AddedToken> added_;
+  std::string where_;
+};
 
 }  // namespace
 
-Tokenizer Tokenizer::from_json(std::string_view json, std::string_view where) {
+std::shared_ptr<TokenizerData> read_tokenizer_json(std::string_view json, std::string_view where) {
   const Json root = parse_json(json, where);
-  const std::string place(where);
-  Fields fields(root, place);
+  auto data = std::make_shared<TokenizerData>();
+  data->json = json;
+  data->where = where;
+  Fields fields(root, data->where);
   fields.ignore("version");
   for (const char* field : {"truncation", "padding"})
     if (fields.find(field) != nullptr) refuse(where, field);
-  if (fields.find("normalizer") != nullptr) {
-    Fields normalizer = fields.object("normalizer");
-    refuse(normalizer.where(), fmt::format("type '{}'", printable(type_of(normalizer))));
+  if (fields.find("normalizer") != nullptr) read_normalizer(fields.object("normalizer"), data->normalizer);
+  const bool alphabet_text =
+      std::any_of(data->normalizer.steps.begin(), data->normalizer.steps.end(),
+                  [](const Normalizer::Step& step) { return std::holds_alternative<Normalizer::ByteAlphabet>(step); });
+  bool byte_level = alphabet_text;
+  auto& stages = data->splitter.stages;
+  if (fields.find("pre_tokenizer") != nullptr) {
+    const bool now = read_pre_tokenizer(fields.object("pre_tokenizer"), data->splitter);
+    if (now && alphabet_text) refuse(where, "ByteLevel as normalizer and as pre-tokenizer");
+    byte_level |= now;
+    // The model works on bytes: the alphabet is only for stages that come after it.
+    if (now && std::holds_alternative<Splitter::ByteAlphabet>(stages.back()))
+      stages.pop_back();
+    else if (now)
+      stages.emplace_back(Splitter::FromByteAlphabet{});
   }
-  auto data = std::make_shared<TokenizerData>();
-  data->json = json;
-  data->byte_level = fields.find("pre_tokenizer") != nullptr;
-  if (data->byte_level && !read_pre_tokenizer(fields.object("pre_tokenizer"), data->splitter))
-    refuse(place + ": pre_tokenizer", "a pre-tokenizer without ByteLevel");
+  if (alphabet_text) stages.emplace_back(Splitter::FromByteAlphabet{});
   if (fields.find("post_processor") != nullptr)
-    data->beginning_of_text = read_post_processor(fields.object("post_processor"));
-  if (fields.find("decoder") != nullptr) check_decoder(fields.object("decoder"));
-  const auto added = read_added_tokens(fields.or_default<std::vector<Json>>("added_tokens", {}), place);
-  const Model model = read_model(fields.object("model"));
+    read_post_processor(fields.object("post_processor"), data->prefix, data->suffix);
+  if (fields.find("decoder") != nullptr)
+    read_decoder(fields.object("decoder"), data->decoder);
+  else if (byte_level)
+    data->decoder.steps.emplace_back(Decoder::ByteAlphabet{});
+  Assembly(*data, byte_level, read_added_tokens(fields.or_default<std::vector<Json>>("added_tokens", {}), data->where),
+           data->where)
+      .read(fields.object("model"));
   fields.finish();
-
-  data->ignore_merges = model.ignore_merges;
-  data->merges = merge_table(model, place_tokens(*data, model, added, place), place);
-  if (const auto first = data->beginning_of_text;
-      first && (*first >= static_cast<i64>(data->tokens.size()) || !data->tokens[*first]))
-    fail("{}: post_processor uses token {}, which does not exist", where, *first);
-  return Tokenizer(std::move(data));
+  for (const auto* ids : {&data->prefix, &data->suffix})
+    for (i32 id : *ids)
+      if (id >= data->names.size() || !data->names[id])
+        fail("{}: post_processor uses token {}, which does not exist", where, id);
+  data->place_bytes();
+  return data;
 }
 
-Tokenizer Tokenizer::from_vocabulary(const Vocabulary& vocabulary, std::string_view where) {
-  refuse(where, fmt::format("a vocabulary of model '{}'", printable(vocabulary.model)));
-}
-
-Vocabulary Tokenizer::vocabulary() const { fail("this tokenizer cannot be written as a GGUF vocabulary"); }
-
-Tokenizer Tokenizer::load(const fs::path& file_or_directory) {
-  const fs::path file = fs::is_directory(file_or_directory) ? file_or_directory / "tokenizer.json" : file_or_directory;
-  return from_json(MappedFile(file).text(), file.string());
+Tokenizer Tokenizer::from_json(std::string_view json, std::string_view where) {
+  return Tokenizer(read_tokenizer_json(json, where));
 }
 
 }  // namespace sparsam
