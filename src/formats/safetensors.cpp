@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/pages.h"
 #include "formats/json.h"
 
 namespace sparsam {
@@ -239,6 +240,15 @@ const TensorEntry& SafetensorsFile::at(std::string_view name) const {
   const auto near = close_matches(name, known);
   fail("{}: the tensor '{}' is missing{}", path_.string(), name,
        near.empty() ? "" : fmt::format("; it holds {}", fmt::join(near, ", ")));
+}
+
+void SafetensorsFile::release(const TensorEntry& tensor) const {
+  for (const MappedFile& file : files_) {  // not of the copies, whose bytes would be lost
+    const std::less_equal<const std::byte*> before;
+    const std::byte *begin = file.bytes().data(), *first = tensor.bytes.data();
+    if (before(begin, first) && before(first + tensor.bytes.size(), begin + file.bytes().size()))
+      release_pages(tensor.bytes);
+  }
 }
 
 void write_safetensors(const fs::path& path, std::span<const TensorEntry> tensors,

@@ -43,6 +43,8 @@ class SafetensorsFile {
   const TensorEntry& at(std::string_view name) const;    // Error with close matches when there is none
   const std::map<std::string, std::string>& metadata() const { return metadata_; }  // "__metadata__", of all shards
   const fs::path& path() const { return path_; }                                    // what was opened, for messages
+  // The tensor has been copied: its pages leave memory (and come back when they are read).
+  void release(const TensorEntry& tensor) const;
 
  private:
   void read_shard(const fs::path& path);

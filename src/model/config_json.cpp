@@ -1,17 +1,13 @@
-// The description as config.json and back.
-#include <algorithm>
+// The key "sparsam" of config.json: the description itself, layer by layer; null is a dropped half-layer.
 #include <string>
 
-#include "model/config.h"
+#include "model/hugging_face.h"
 
 namespace sparsam {
 
-namespace {
-
-// --- the key "sparsam": the description itself, layer by layer; null is a dropped half-layer ------------------------
-
-// A float as the shortest decimal that reads back as it: 1e-05, not 9.999999747378752e-06.
 double shortest(float value) { return std::stod(fmt::format("{}", value)); }
+
+namespace {
 
 Json mixer_json(const Layer& layer) {
   const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer);
@@ -98,6 +94,8 @@ void add_uncommon(const Config& config, Json& json) {
   add("logit_scale", config.logit_scale);
 }
 
+}  // namespace
+
 Json description_json(const Config& config) {
   Json layers = Json::array();
   for (const Layer& layer : config.layers)
@@ -118,6 +116,8 @@ Json description_json(const Config& config) {
   add_uncommon(config, json);
   return json;
 }
+
+namespace {
 
 Layer layer_from(const Json& json, const std::string& where) {
   Layer layer;
@@ -156,6 +156,8 @@ Layer layer_from(const Json& json, const std::string& where) {
   return layer;
 }
 
+}  // namespace
+
 void read_description(const Json& json, const std::string& where, Config& config) {
   Fields fields(json, where);
   if (const i64 version = fields.required<i64>("version"); version != 1)
@@ -181,120 +183,6 @@ void read_description(const Json& json, const std::string& where, Config& config
   for (size_t i = 0; i < layers.size(); ++i)
     config.layers.push_back(layer_from(layers[i], fmt::format("{}.layers[{}]", where, i)));
   fields.finish();
-}
-
-// --- Llama ----------------------------------------------------------------------------------------------------------
-
-// The attention and MLP that all layers share, when LlamaForCausalLM can express the model; nothing otherwise.
-bool is_llama(const Config& config) {
-  if (config.layers.empty() || config.norm.kind != NormKind::rms || !config.norm.gain) return false;
-  if (config.positions != Positions::rotary || config.rotary.channels != 0 || config.rotary.pairing != Pairing::halves)
-    return false;
-  if (config.residual != Residual::sequential || config.rotary.scaling.index() != 0) return false;
-  if (config.embedding_scale != 1 || config.branch_scale != 1 || config.logit_scale != 1) return false;
-  const Layer& first = config.layers.front();
-  const auto* a = std::get_if<SoftmaxAttention>(&first.mixer);
-  const auto* m = std::get_if<GatedMlp>(&first.mlp);
-  if (!a || !m || a->qk_norm || a->qkv_bias != a->out_bias || a->window || a->inner_norm) return false;
-  if (m->inner_norm || m->activate_up || m->activation == Function::fatrelu) return false;
-  return std::all_of(config.layers.begin(), config.layers.end(), [&](const Layer& layer) { return layer == first; });
-}
-
-// Hugging Face's names where they differ from ours.
-std::string hidden_act(Function function) {
-  switch (function) {
-    case Function::gelu_tanh:
-      return "gelu_pytorch_tanh";
-    case Function::relu2:
-      return "relu2";
-    default:
-      return std::string(name_of(function));
-  }
-}
-
-void read_llama(Fields& fields, Config& config) {
-  constexpr i64 most = i64{1} << 24;
-  const i64 layers = fields.required<i64>("num_hidden_layers", {.least = 0, .most = 4096});
-  const i64 heads = fields.required<i64>("num_attention_heads", {.least = 1, .most = most});
-  const i64 kv_heads = fields.or_default<i64>("num_key_value_heads", heads, {.least = 1, .most = most});
-  if (!fields.optional<i64>("head_dim") && config.dim % heads != 0)
-    fail("{}: hidden_size {} is not a multiple of num_attention_heads {}", fields.where(), config.dim, heads);
-  const i64 head_dim = fields.or_default<i64>("head_dim", config.dim / heads, {.least = 1, .most = most});
-  const i64 hidden = fields.required<i64>("intermediate_size", {.least = 1, .most = most});
-  const Function activation = function_from_name(fields.or_default<std::string>("hidden_act", "silu"), fields.where());
-  const bool attention_bias = fields.or_default<bool>("attention_bias", false);
-  const bool mlp_bias = fields.or_default<bool>("mlp_bias", false);
-  config.norm.eps = fields.or_default<float>("rms_norm_eps", 1e-6f);
-  config.rotary.base = fields.or_default<float>("rope_theta", 10000);
-  if (const Json* scaling = fields.find("rope_scaling"))
-    fields.fail_value("rope_scaling", *scaling, "null: scaled rotary positions are not supported");
-  config.layers.assign(static_cast<size_t>(layers), Layer{.mixer = SoftmaxAttention{.heads = heads,
-                                                                                    .kv_heads = kv_heads,
-                                                                                    .head_dim = head_dim,
-                                                                                    .qkv_bias = attention_bias,
-                                                                                    .out_bias = attention_bias},
-                                                          .mlp = GatedMlp{hidden, activation, mlp_bias}});
-}
-
-// Fields of Hugging Face's configurations that do not change what the model computes.
-constexpr const char* harmless[] = {"architectures",          "torch_dtype",    "dtype",
-                                    "transformers_version",   "use_cache",      "bos_token_id",
-                                    "eos_token_id",           "pad_token_id",   "initializer_range",
-                                    "_name_or_path",          "pretraining_tp", "auto_map",
-                                    "attention_dropout",      "rope_scaling",   "unk_token_id",
-
-                                    "max_position_embeddings"};
-
-}  // namespace
-
-Json to_json(const Config& config) {
-  const bool llama = is_llama(config);
-  Json json{{"architectures", {llama ? "LlamaForCausalLM" : "SparsamForCausalLM"}},
-            {"model_type", llama ? "llama" : "sparsam"},
-            {"vocab_size", config.vocab},
-            {"hidden_size", config.dim},
-            {"max_position_embeddings", config.context},
-            {"num_hidden_layers", config.layers.size()},
-            {"tie_word_embeddings", config.tied},
-            {"torch_dtype", "float32"}};
-  if (llama) {
-    const auto& a = std::get<SoftmaxAttention>(config.layers.front().mixer);
-    const auto& m = std::get<GatedMlp>(config.layers.front().mlp);
-    json.update({{"num_attention_heads", a.heads},
-                 {"num_key_value_heads", a.kv_heads},
-                 {"head_dim", a.head_dim},
-                 {"attention_bias", a.qkv_bias},
-                 {"intermediate_size", m.hidden},
-                 {"hidden_act", hidden_act(m.activation)},
-                 {"mlp_bias", m.bias},
-                 {"rms_norm_eps", shortest(config.norm.eps)},
-                 {"rope_theta", shortest(config.rotary.base)}});
-  } else {
-    json["sparsam"] = description_json(config);
-  }
-  return json;
-}
-
-Config config_from_json(const Json& json, const std::string& where) {
-  Fields fields(json, where);
-  Config config;
-  const std::string type = fields.required<std::string>("model_type");
-  config.vocab = fields.required<i64>("vocab_size", {.least = 1, .most = i64{1} << 24});
-  config.dim = fields.required<i64>("hidden_size", {.least = 1, .most = i64{1} << 24});
-  config.context = fields.or_default<i64>("max_position_embeddings", 2048);
-  config.tied = fields.or_default<bool>("tie_word_embeddings", false);
-  if (const Json* description = fields.find("sparsam")) {
-    read_description(*description, where + ": sparsam", config);
-    fields.ignore("num_hidden_layers");
-  } else if (type == "llama") {
-    read_llama(fields, config);
-  } else {
-    fail_unknown("model_type", type, std::vector<std::string>{"llama", "sparsam"}, where);
-  }
-  for (const char* name : harmless) fields.ignore(name);
-  fields.finish();
-  validate(config, where);
-  return config;
 }
 
 }  // namespace sparsam

@@ -77,7 +77,7 @@ TEST(Config, WhatIsUnknownIsRefusedByName) {
   EXPECT_THAT(with("hidden_act", "sliu"), HasSubstr("did you mean silu"));
   EXPECT_THAT(with("model_type", "lama"), HasSubstr("did you mean llama"));
   EXPECT_THAT(with("num_atention_heads", 4), HasSubstr("num_attention_heads"));
-  EXPECT_THAT(with("rope_scaling", {{"type", "yarn"}}), HasSubstr("rope_scaling"));
+  EXPECT_THAT(with("rope_scaling", {{"type", "dynamic"}}), HasSubstr("rope_scaling"));
   EXPECT_THAT(with("num_key_value_heads", 3), HasSubstr("3 key-value heads"));
   EXPECT_THAT(with("hidden_size", 1e30), HasSubstr("hidden_size"));
   EXPECT_THAT(with("num_hidden_layers", -1), HasSubstr("num_hidden_layers"));

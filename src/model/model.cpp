@@ -2,9 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
-
-#include "formats/safetensors.h"
 
 namespace sparsam {
 
@@ -117,74 +114,6 @@ i64 decode_bytes(const Model& model) {
   i64 total = weight_bytes(model) - table_bytes(model.weights.position_embedding);
   if (!model.config.tied) total -= table_bytes(model.weights.token_embedding);
   return total;
-}
-
-namespace {
-
-struct Storage {
-  SafetensorsFile files;
-  std::vector<Buffer> converted;  // vectors that the files hold in another dtype
-};
-
-std::vector<i64> file_shape(const ParameterSpec& spec) {
-  return spec.is_vector ? std::vector<i64>{spec.cols} : std::vector<i64>{spec.rows, spec.cols};
-}
-
-Matrix read_matrix(const TensorEntry& entry, const ParameterSpec& spec, const std::string& where, Storage& storage) {
-  const TensorEntry expected{entry.name, entry.dtype, file_shape(spec), {}};
-  if (entry.shape != expected.shape)
-    fail("{}: tensor {} has shape {}, config.json says {}", where, entry.name, entry.shape_text(),
-         expected.shape_text());
-  if (entry.dtype != DType::f32 && entry.dtype != DType::f16 && entry.dtype != DType::bf16)
-    fail("{}: tensor {} is of dtype {}, expected f32, f16 or bf16", where, entry.name, name_of(entry.dtype));
-  const Matrix stored{entry.dtype, spec.rows, spec.cols, entry.bytes};
-  if (!spec.is_vector || entry.dtype == DType::f32) return stored;
-  Buffer& buffer = storage.converted.emplace_back(spec.size() * size_of(DType::f32));
-  for (i64 i = 0; i < spec.size(); ++i) buffer.as<float>()[static_cast<size_t>(i)] = stored.at(0, i);
-  return {DType::f32, spec.rows, spec.cols, buffer.bytes()};
-}
-
-}  // namespace
-
-Model load_model(const fs::path& directory) {
-  if (!fs::exists(directory)) fail("{}: no such model directory", directory.string());
-  if (!fs::is_directory(directory)) fail("{}: expected a model directory with config.json", directory.string());
-  const std::string config_path = (directory / "config.json").string();
-  const Config config = config_from_json(parse_json(read_text(config_path), config_path), config_path);
-  auto storage = std::make_shared<Storage>(Storage{SafetensorsFile::open(directory), {}});
-  Model model{config, empty_params<Matrix>(config), storage};
-  const std::string where = directory.string();
-
-  std::map<std::string, bool> used;
-  for (const TensorEntry& entry : storage->files.tensors()) used[entry.name] = false;
-  for_each_parameter(
-      parameter_specs(config),
-      [&](const std::string& name, const ParameterSpec& spec, Matrix& matrix) {
-        const TensorEntry* entry = storage->files.find(name);
-        if (!entry)
-          fail("{}: tensor {} is missing; config.json requires it with shape {}", where, name,
-               TensorEntry{name, {}, file_shape(spec), {}}.shape_text());
-        matrix = read_matrix(*entry, spec, where, *storage);
-        used[name] = true;
-      },
-      model.weights);
-  // Some writers store the tied head a second time.
-  if (config.tied) used["lm_head.weight"] = true;
-  for (const auto& [name, is_used] : used)
-    if (!is_used) fail("{}: tensor {} has no place in the model that config.json describes", where, printable(name));
-  return model;
-}
-
-void save_model(const Model& model, const fs::path& directory) {
-  std::vector<TensorEntry> entries;
-  for_each_parameter(
-      parameter_specs(model.config),
-      [&](const std::string& name, const ParameterSpec& spec, const Matrix& matrix) {
-        entries.push_back({name, matrix.dtype, file_shape(spec), matrix.bytes});
-      },
-      model.weights);
-  write_safetensors(directory / "model.safetensors", entries, {});
-  write_text(directory / "config.json", format_json(to_json(model.config), "config.json", 2) + "\n");
 }
 
 }  // namespace sparsam

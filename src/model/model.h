@@ -40,10 +40,20 @@ i64 weight_bytes(const Model& model);
 // Bytes of weights read to decode one token: all matrices once, of the tables only rows (unless tied).
 i64 decode_bytes(const Model& model);
 
-// Hugging Face directories: config.json and model.safetensors (or shards with an index). Weights stay mapped; vectors
-// of another dtype are converted. Missing, unknown and misshapen tensors are Errors that name them.
-Model load_model(const fs::path& directory);
-// Writes config.json and model.safetensors into `directory`, which exists; each file whole or not at all.
+struct LoadOptions {
+  // The MLPs' activation where the files do not tell, or tell wrongly: a name of ops/activation.h, "drelu" (relu of
+  // both branches) or "fatrelu:0.01" with its threshold. Empty: as the files say.
+  std::string activation = {};
+};
+
+// A Hugging Face directory (model/hugging_face.h: config.json with model.safetensors, or pytorch_model.bin, or shards
+// of either with an index), a .safetensors or .bin file with config.json beside it, a .gguf file, a llama2c .bin file.
+// Weights stay mapped where their layout allows it; vectors of another dtype are converted, fused or transposed
+// matrices taken apart. Missing, unknown and misshapen tensors are Errors that name them.
+Model load_model(const fs::path& path, const LoadOptions& options = {});
+// Writes config.json and model.safetensors into `directory`, which exists; each file whole or not at all. A model that
+// one of transformers' families expresses is written as that family's (llama, mistral, qwen2, qwen3, gpt2), others with
+// their description under the key "sparsam". Numbers stay as they are; quantised matrices are written in f32.
 void save_model(const Model& model, const fs::path& directory);
 
 }  // namespace sparsam
