@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "base/interrupt.h"
 #include "base/progress.h"
+#include "cli/output.h"
 #include "cli/scoring.h"
 
 namespace sparsam {
@@ -18,10 +18,6 @@ struct DropFlags {
   ScoringFlags scoring;
 };
 
-// Files of a model directory that dropping does not change.
-constexpr const char* companions[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                                      "generation_config.json"};
-
 void check_flags(const DropFlags& flags) {
   const DropCounts& c = flags.counts;
   const bool counted = c.attention > 0 || c.mlp > 0 || c.block > 0 || c.joint > 0;
@@ -33,13 +29,7 @@ void check_flags(const DropFlags& flags) {
     fail_usage("drop: --list needs no scores: give it without --data and --scores");
   if (!flags.scores_file.empty() && !flags.scoring.data.empty())
     fail_usage("drop: scores come from --scores or from --data, not from both");
-  // Replacing a directory removes what is in it: only a model may be replaced.
-  const fs::path out(flags.out);
-  if (!fs::exists(out)) return;
-  if (fs::exists(flags.model.path) && fs::equivalent(out, flags.model.path))
-    fail_usage("drop: --out {} is the model itself; expected another directory", flags.out);
-  if (!fs::is_directory(out) || (!fs::is_empty(out) && !fs::exists(out / "config.json")))
-    fail_usage("drop: --out {} exists and is no model directory; expected a new name", flags.out);
+  check_output("drop", flags.out, flags.model.path);
 }
 
 // What was dropped, with its score where there are scores.
@@ -108,14 +98,7 @@ Exit run_drop(const DropFlags& flags, const Common& common) {
   if (!scores.empty()) manifest["sublayers"] = scores_json({scores, 0, 0, 0})["sublayers"];
   manifest["before"] = costs_json(open.model);
   manifest["after"] = costs_json(thinner);
-  install_interrupt_handler();  // from here on Ctrl-C waits until the directory stands under its name
-  AtomicDirectory directory{fs::path(flags.out)};
-  save_model(thinner, directory.path());
-  for (const char* name : companions)
-    if (const fs::path file = fs::path(open.path) / name; fs::exists(file))
-      fs::copy_file(file, directory.path() / name);
-  write_text(directory.path() / "sparsam.json", format_json(manifest, "sparsam.json", 2) + "\n");
-  directory.commit();
+  save_output(thinner, open.tokenizer, open.path, flags.out, manifest);
 
   if (common.json) {
     Json json{{"out", flags.out}};
@@ -141,7 +124,7 @@ void add_drop(CLI::App& program, Command& command) {
   count("--block", flags->counts.block, "how many blocks");
   count("--joint", flags->counts.joint, "how many of attention and MLP sublayers together");
   verb->add_option("--list", flags->list, "exactly these: attn:3,mlp:5,block:2");
-  verb->add_option("--out", flags->out, "directory to write")->required();
+  verb->add_option("--out", flags->out, "directory to write, or a file ending in .gguf")->required();
   verb->add_option("--data", flags->scoring.data, "text to score on (default: the embedded corpus)")
       ->allow_extra_args(false);
   verb->add_option("--scores", flags->scores_file, "scores from sparsam score --json");

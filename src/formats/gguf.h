@@ -56,7 +56,8 @@ class GgufFile {
 // float or std::string. Integers of any width are read as each other where they fit; nothing else is converted.
 class GgufFields {
  public:
-  explicit GgufFields(const GgufFile& file);
+  explicit GgufFields(const GgufFile& file);  // `file` must outlive this
+  explicit GgufFields(GgufFile&&) = delete;
 
   template <class T>
   T required(std::string_view key, Limits<T> limits = {}) {

@@ -22,6 +22,7 @@ struct GgufText {
   std::string name;                           // general.name
   std::optional<Vocabulary> vocabulary = {};  // none: llama.cpp then takes and gives ids only
   std::optional<std::string> chat_template = {};
+  std::optional<std::string> manifest = {};  // sparsam.manifest: how the file came about; others pass over it
 };
 // Writes the model for llama.cpp, matrices in the number formats that they have, vectors in f32, as the architecture
 // that computes the same: gpt2, gptneox, gemma, qwen3, qwen2, llama, or deci where layers differ or lack a half.

@@ -115,6 +115,7 @@ void check_expressible(const GgufArchitecture& g, const Config& config, const st
               "rotary frequencies with factors");
   if (const auto* yarn = std::get_if<YarnScaling>(&scaling))
     refuse.when(yarn->beta_fast != 32 || yarn->beta_slow != 1 || !yarn->truncate, "YaRN with other ramps than 32 to 1");
+  for (const Truncation& truncation : config.truncation) refuse.when(truncation.active(), "truncated MLPs");
   for (const Layer& layer : config.layers) check_layer(g, config, layer, refuse);
 }
 
@@ -342,6 +343,7 @@ void save_gguf(const Model& original, const GgufText& text, const fs::path& path
   else
     metadata.emplace_back("tokenizer.ggml.model", std::string("none"));
   if (text.chat_template) metadata.emplace_back("tokenizer.chat_template", *text.chat_template);
+  if (text.manifest) metadata.emplace_back("sparsam.manifest", *text.manifest);
 
   Tensors tensors{where};
   add_weights(tensors, g, model);

@@ -340,8 +340,8 @@ TEST_F(GgufModel, HostileFilesAreJudgedRight) {
   }
 }
 
-// A file that llama.cpp's converter made, and the checkpoint that it was made from.
-TEST_F(GgufModel, MatchesLlamaCppsConverter) {
+// A GGUF file that others wrote, and the checkpoint with the same numbers.
+TEST_F(GgufModel, AgreesWithAnotherWriter) {
   const fs::path folder = SPARSAM_DATA "/weights/derived/stories260K";
   if (!fs::exists(folder)) GTEST_SKIP() << "the shared data folder is not here";
   const Model original = load_model(folder);
