@@ -187,6 +187,64 @@ TEST_F(CpuProducts, Attention) {
       }
 }
 
+// Windows that end within a vector, a tile and a chunk, and beyond them.
+TEST_F(CpuProducts, AttentionInAWindow) {
+  for (const Heads& s : {Heads{2, 33, 4, 2, 16}, Heads{1, 300, 2, 1, 20}, Heads{1, 700, 1, 1, 8}})
+    for (i64 window : {1, 2, 17, 128, 200, 513, 900}) {
+      if (window > 2 * s.time) continue;
+      Operands a(9);
+      const Compute compute = window % 2 ? Compute::f32 : Compute::bf16;
+      const auto queries = [&] { return a.normal(s.batch, s.time, s.heads, s.size); };
+      const auto keys = [&] { return a.normal(s.batch, s.time, s.groups, s.size); };
+      const auto nans = [&](i64 heads) { return a.filled(nan_f, s.batch, s.time, heads, s.size); };
+      const Attention forward{.y = queries(),
+                              .lse = a.filled(nan_f, s.batch, s.heads, s.time),
+                              .q = queries(),
+                              .k = keys(),
+                              .v = keys(),
+                              .scale = 0.25f,
+                              .causal = true,
+                              .window = window,
+                              .compute = compute};
+      const std::string what = fmt::format("{} window {} {}", text(s), window, text(compute));
+      expect_right(forward, what);
+      run_reference(forward);
+      expect_right(AttentionBackward{.dq = nans(s.heads),
+                                     .dk = nans(s.groups),
+                                     .dv = nans(s.groups),
+                                     .dy = queries(),
+                                     .y = forward.y,
+                                     .q = forward.q,
+                                     .k = forward.k,
+                                     .v = forward.v,
+                                     .lse = forward.lse,
+                                     .scale = 0.25f,
+                                     .causal = true,
+                                     .window = window,
+                                     .compute = compute},
+                   what);
+    }
+}
+
+TEST_F(CpuProducts, CachedAttentionInAWindow) {
+  for (i64 time : {1, 5, 150})
+    for (i64 start : {0, 3, 140, 700})
+      for (i64 window : {1, 4, 130, 600}) {
+        Operands a(10);
+        const i64 capacity = start + time + 3, heads = 4, groups = 2, size = 24;
+        expect_right(CachedAttention{.y = a.filled(nan_f, time, heads, size),
+                                     .q = a.normal(time, heads, size),
+                                     .keys = a.matrix(DType::f16, groups * capacity, size),
+                                     .values = a.matrix(DType::f16, groups * capacity, size),
+                                     .groups = groups,
+                                     .start = start,
+                                     .scale = 0.2f,
+                                     .window = window,
+                                     .compute = window % 4 ? Compute::f32 : Compute::bf16},
+                     fmt::format("{} positions from {} on, window {}", time, start, window));
+      }
+}
+
 TEST_F(CpuProducts, LargeScoresStayFinite) {
   for (Compute compute : computes) {
     Operands a(7);
@@ -246,7 +304,8 @@ TEST_F(CpuTest, SpeedsUpTheseOperations) {
                                      "LayerNormBackward", "Matmul", "MatmulBackwardInput", "MatmulBackwardWeight",
                                      "Rope", "Attention", "AttentionBackward", "CacheAppend", "CachedAttention",
                                      "Activation", "ActivationBackward", "GatedProduct", "GatedProductBackward", "Add",
-                                     "LinearCrossEntropy", "LinearCrossEntropyBackward", "SquaredNorm", "AdamW"));
+                                     "Scale", "LinearCrossEntropy", "LinearCrossEntropyBackward", "SquaredNorm",
+                                     "AdamW", "SelectedMatmul", "SkippingMatmul"));
 }
 
 }  // namespace

@@ -4,8 +4,8 @@
 namespace sparsam {
 namespace {
 
-constexpr std::array<Function, 6> functions{Function::relu, Function::relu2, Function::gelu, Function::gelu_tanh, Function::fatrelu,
-                                            Function::silu};
+constexpr std::array<Function, 6> functions{Function::relu,      Function::relu2, Function::gelu,
+                                            Function::gelu_tanh, Function::silu,  Function::fatrelu};
 
 // (rows, columns, elements before the operand): all ragged widths, and enough for several threads.
 struct Size {
@@ -27,6 +27,15 @@ TEST_F(CpuRows, Add) {
     const auto x = a.normal(s.rows, s.columns), y = a.normal(s.rows, s.columns);
     expect_right(Add{.y = a.filled(nan_f, s.rows, s.columns), .a = x, .b = y}, text(s));
     expect_right(Add{.y = x, .a = x, .b = y}, text(s) + " in place");
+  }
+}
+
+TEST_F(CpuRows, Scale) {
+  for (const Size& s : sizes()) {
+    Operands a(1, s.lead);
+    const auto x = a.normal(s.rows, s.columns);
+    expect_right(Scale{.y = a.filled(nan_f, s.rows, s.columns), .x = x, .factor = -1.7f}, text(s));
+    expect_right(Scale{.y = x, .x = x, .factor = 12}, text(s) + " in place");
   }
 }
 
@@ -98,13 +107,26 @@ TEST_F(CpuRows, Activation) {
       const std::string what = text(s) + " " + std::string(name_of(function));
       const auto x = wide_range(a, s), dy = a.normal(s.rows, s.columns);
       const auto out = [&] { return a.filled(nan_f, s.rows, s.columns); };
-      expect_right(Activation{.y = out(), .x = x, .function = function}, what);
-      expect_right(ActivationBackward{.dx = out(), .dy = dy, .x = x, .function = function}, what);
-      expect_right(GatedProduct{.h = out(), .gate = x, .up = dy, .function = function}, what);
+      constexpr float threshold = 0.3f;
+      expect_right(Activation{.y = out(), .x = x, .function = function, .threshold = threshold}, what);
+      expect_right(ActivationBackward{.dx = out(), .dy = dy, .x = x, .function = function, .threshold = threshold},
+                   what);
       const auto up = a.normal(s.rows, s.columns);
-      expect_right(
-          GatedProductBackward{.dgate = out(), .dup = out(), .dh = dy, .gate = x, .up = up, .function = function},
-          what);
+      for (bool both : {false, true}) {
+        expect_right(
+            GatedProduct{
+                .h = out(), .gate = x, .up = dy, .function = function, .threshold = threshold, .activate_up = both},
+            what);
+        expect_right(GatedProductBackward{.dgate = out(),
+                                          .dup = out(),
+                                          .dh = dy,
+                                          .gate = x,
+                                          .up = up,
+                                          .function = function,
+                                          .threshold = threshold,
+                                          .activate_up = both},
+                     what);
+      }
     }
 }
 

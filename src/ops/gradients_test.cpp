@@ -8,8 +8,8 @@ namespace {
 
 using generic::Activation, generic::ActivationBackward, generic::Attention, generic::AttentionBackward;
 
-constexpr std::array<Function, 6> functions{Function::relu, Function::relu2, Function::gelu, Function::gelu_tanh, Function::fatrelu,
-                                            Function::silu};
+constexpr std::array<Function, 6> functions{Function::relu,      Function::relu2, Function::gelu,
+                                            Function::gelu_tanh, Function::silu,  Function::fatrelu};
 const std::vector<std::pair<i64, i64>> shapes{{1, 1}, {1, 7}, {3, 1}, {2, 5}, {5, 16}};
 
 TEST(Gradients, Embedding) {
@@ -125,45 +125,61 @@ TEST(Gradients, Attention) {
     i64 time, heads, groups, head_size;
   };
   for (const Heads& s : {Heads{1, 1, 1, 1}, Heads{5, 4, 2, 3}, Heads{3, 3, 1, 4}, Heads{6, 2, 2, 2}})
-    for (bool causal : {true, false}) {
+    for (i64 window : {-1, 0, 1, 3, 100}) {  // -1: not causal
+      const bool causal = window >= 0;
+      window = std::max<i64>(window, 0);
       Operands a(6);
       const i64 batch = 2;
       const auto queries = [&] { return a.normal<double>(batch, s.time, s.heads, s.head_size); };
       const auto keys = [&] { return a.normal<double>(batch, s.time, s.groups, s.head_size); };
       const auto y = queries(), q = queries(), k = keys(), v = keys();
       const auto lse = a.normal<double>(batch, s.heads, s.time);
-      check_gradients(
-          Attention<double>{
-              .y = y, .lse = lse, .q = q, .k = k, .v = v, .scale = 0.7, .causal = causal, .compute = Compute::f32},
-          AttentionBackward<double>{.dq = queries(),
-                                    .dk = keys(),
-                                    .dv = keys(),
-                                    .dy = queries(),
-                                    .y = y,
-                                    .q = q,
-                                    .k = k,
-                                    .v = v,
-                                    .lse = lse,
-                                    .scale = 0.7,
-                                    .causal = causal,
-                                    .compute = Compute::f32});
+      check_gradients(Attention<double>{.y = y,
+                                        .lse = lse,
+                                        .q = q,
+                                        .k = k,
+                                        .v = v,
+                                        .scale = 0.7,
+                                        .causal = causal,
+                                        .window = window,
+                                        .compute = Compute::f32},
+                      AttentionBackward<double>{.dq = queries(),
+                                                .dk = keys(),
+                                                .dv = keys(),
+                                                .dy = queries(),
+                                                .y = y,
+                                                .q = q,
+                                                .k = k,
+                                                .v = v,
+                                                .lse = lse,
+                                                .scale = 0.7,
+                                                .causal = causal,
+                                                .window = window,
+                                                .compute = Compute::f32});
     }
 }
 
-// Normal numbers, none nearer to the kink of relu than the step of the differences.
-View<double, 2> away_from_zero(Operands& a, i64 rows, i64 channels) {
+// Normal numbers, none nearer to the kink of relu, or to that of fatrelu, than the step of the differences.
+constexpr double threshold = 0.25;
+View<double, 2> away_from_kinks(Operands& a, i64 rows, i64 channels) {
   const auto x = a.normal<double>(rows, channels);
-  for (double& value : x) value += std::copysign(0.01, value);
+  for (double& value : x)
+    for (double kink : {0.0, threshold})
+      if (std::abs(value - kink) < 0.01) value = kink + std::copysign(0.01, value - kink);
   return x;
 }
 
 TEST(Gradients, Activation) {
   for (Function function : functions) {
     Operands a(7);
-    const auto x = away_from_zero(a, 3, 11);
-    check_gradients(Activation<double>{.y = a.normal<double>(3, 11), .x = x, .function = function},
-                    ActivationBackward<double>{
-                        .dx = a.normal<double>(3, 11), .dy = a.normal<double>(3, 11), .x = x, .function = function});
+    const auto x = away_from_kinks(a, 3, 11);
+    check_gradients(
+        Activation<double>{.y = a.normal<double>(3, 11), .x = x, .function = function, .threshold = threshold},
+        ActivationBackward<double>{.dx = a.normal<double>(3, 11),
+                                   .dy = a.normal<double>(3, 11),
+                                   .x = x,
+                                   .function = function,
+                                   .threshold = threshold});
   }
 }
 
@@ -178,18 +194,25 @@ void take_gelu_for_silu() {
 TEST(Gradients, AWrongOneIsFound) { EXPECT_FATAL_FAILURE(take_gelu_for_silu(), "ActivationBackward.dx[0]"); }
 
 TEST(Gradients, GatedProduct) {
-  for (Function function : functions) {
-    Operands a(8);
-    const auto gate = away_from_zero(a, 3, 11), up = a.normal<double>(3, 11);
-    check_gradients(
-        generic::GatedProduct<double>{.h = a.normal<double>(3, 11), .gate = gate, .up = up, .function = function},
-        generic::GatedProductBackward<double>{.dgate = a.normal<double>(3, 11),
-                                              .dup = a.normal<double>(3, 11),
-                                              .dh = a.normal<double>(3, 11),
-                                              .gate = gate,
-                                              .up = up,
-                                              .function = function});
-  }
+  for (Function function : functions)
+    for (bool both : {false, true}) {
+      Operands a(8);
+      const auto gate = away_from_kinks(a, 3, 11), up = away_from_kinks(a, 3, 11);
+      check_gradients(generic::GatedProduct<double>{.h = a.normal<double>(3, 11),
+                                                    .gate = gate,
+                                                    .up = up,
+                                                    .function = function,
+                                                    .threshold = threshold,
+                                                    .activate_up = both},
+                      generic::GatedProductBackward<double>{.dgate = a.normal<double>(3, 11),
+                                                            .dup = a.normal<double>(3, 11),
+                                                            .dh = a.normal<double>(3, 11),
+                                                            .gate = gate,
+                                                            .up = up,
+                                                            .function = function,
+                                                            .threshold = threshold,
+                                                            .activate_up = both});
+    }
 }
 
 TEST(Gradients, LinearCrossEntropy) {

@@ -38,6 +38,19 @@ TEST(Reference, ActivationsAreTorchs) {
   }
 }
 
+// torch.where(x > threshold, x, 0), and its product where both branches are activated.
+TEST(Reference, FatReluKeepsWhatExceedsItsThreshold) {
+  Numbers x{-3.0, 0.0, 0.49, 0.5, 0.51, 2.0}, y(6), up{1, 2, 3, 0.25, 0.5, 6};
+  reference::run(generic::Activation<double>{view(y, 1, 6), view(x, 1, 6), Function::fatrelu, 0.5});
+  EXPECT_EQ(y, (Numbers{0, 0, 0, 0, 0.51, 2}));
+  generic::GatedProduct<double> product{view(y, 1, 6), view(x, 1, 6), view(up, 1, 6), Function::fatrelu, 0.5};
+  reference::run(product);
+  EXPECT_EQ(y, (Numbers{0, 0, 0, 0, 0.255, 12}));
+  product.activate_up = true;
+  reference::run(product);
+  EXPECT_EQ(y, (Numbers{0, 0, 0, 0, 0, 12}));
+}
+
 TEST(Reference, NormsAreTorchs) {
   Numbers x{1, -2, 3.5, 0.25, 4, -1}, gain{1.5, -0.5, 2}, bias{0.1, 0.2, -0.3}, y(6);
   reference::run(generic::LayerNorm<double>{
@@ -109,6 +122,16 @@ TEST(Reference, AttentionIsTorchs) {
                                                     .compute = Compute::f32});
   }
   expect_near(view(steps, 12), causal);
+
+  // Each query alone with its own key, and the last two keys.
+  op.window = 1;
+  reference::run(op);
+  expect_near(op.y, {1, -1, 1, -1, 2, 0.5, 2, 0.5, -3, 4, -3, 4});
+  op.window = 2;
+  reference::run(op);
+  const double p = 1 / (1 + std::exp(-std::sqrt(0.5) * (1.0 * (k[4] - k[2]) + 1.25 * (k[5] - k[3]))));
+  expect_near(op.y[0].slice(2, 1)[0].slice(0, 1), {2 * (1 - p) - 3 * p, 0.5 * (1 - p) + 4 * p});
+  op.window = 0;
 
   op.causal = false;
   reference::run(op);
@@ -183,7 +206,7 @@ TEST(Reference, Bf16RoundsBothFactors) {
 }
 
 TEST(Functions, HaveNamesAndSynonyms) {
-  EXPECT_THAT(function_names(), ::testing::ElementsAre("relu", "relu2", "gelu", "gelu_tanh", "silu"));
+  EXPECT_THAT(function_names(), ::testing::ElementsAre("relu", "relu2", "gelu", "gelu_tanh", "silu", "fatrelu"));
   for (const std::string& name : function_names()) EXPECT_EQ(name_of(function_from_name(name, "test")), name);
   EXPECT_EQ(function_from_name("swish", "test"), Function::silu);
   EXPECT_EQ(function_from_name("gelu_new", "test"), Function::gelu_tanh);
