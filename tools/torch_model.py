@@ -49,6 +49,19 @@ def write_safetensors(path, tensors):
         file.write(struct.pack("<Q", len(text)) + text + b"".join(parts))
 
 
+def canonical(config):
+    """GPT-2's config.json in the names of the others; those as they are."""
+    if config["model_type"] != "gpt2":
+        return config
+    C, H = config["n_embd"], config["n_head"]
+    layer = dict(attention=dict(heads=H, kv_heads=H, head_dim=C // H, qkv_bias=True, out_bias=True, qk_norm=False),
+                 mlp=dict(gated=False, hidden=config["n_inner"], activation=config["activation_function"], bias=True))
+    return dict(model_type="sparsam", vocab_size=config["vocab_size"], hidden_size=C, max_position_embeddings=config["n_positions"],
+                num_hidden_layers=config["n_layer"], tie_word_embeddings=config["tie_word_embeddings"],
+                sparsam=dict(norm=dict(kind="layer", gain=True, bias=True, eps=config["layer_norm_epsilon"]), positions="learned",
+                             residual="sequential", layers=[layer] * config["n_layer"]))
+
+
 def describe(config):
     """config.json -> the per-layer description, also for a Llama configuration."""
     if "sparsam" in config:
@@ -109,6 +122,7 @@ ACTIVATIONS = {
     "relu2": lambda x: F.relu(x).square(),
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "silu": F.silu,
 }

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from torch_model import TorchModel, shapes
+from torch_model import TorchModel, canonical, shapes
 
 
 def read_tokens(path):
@@ -56,7 +56,7 @@ def main():
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
     with open(a.config) as file:
-        config = json.load(file)
+        config = canonical(json.load(file))
     model = TorchModel(config, initial_weights(config))
     optimizer = model.optimizer(a.lr, (0.9, a.beta2), a.eps, a.decay)
     data = read_tokens(a.train) if a.train else np.random.default_rng(a.seed).integers(0, config["vocab_size"], 1 << 20)
