@@ -12,6 +12,9 @@ void add_compute_flags(CLI::App* verb, ModelFlags& flags) {
 
 void add_model_flags(CLI::App* verb, ModelFlags& flags) {
   verb->add_option("MODEL", flags.path, "model directory: config.json, model.safetensors, tokenizer.json")->required();
+  verb->add_option(
+      "--override-activation", flags.activation,
+      "activation of the MLPs where the files do not tell: relu, drelu (of both branches), fatrelu:0.01, ...");
   add_compute_flags(verb, flags);
 }
 
@@ -25,10 +28,11 @@ Compute compute_of(const std::string& precision, const Model& model) {
   return model.weights.token_embedding.dtype == DType::bf16 ? Compute::bf16 : Compute::f32;
 }
 
-OpenModel open_model(const std::string& path, const std::string& precision) {
-  Model model = load_model(path);
+OpenModel open_model(const ModelFlags& flags) {
+  const std::string& path = flags.path;
+  Model model = load_model(path, {.activation = flags.activation});
   Tokenizer tokenizer = Tokenizer::load(path);
-  const Compute compute = compute_of(precision, model);
+  const Compute compute = compute_of(flags.precision, model);
   if (tokenizer.vocab_size() > model.config.vocab)
     fail("{}: the tokenizer has {} tokens, the model's vocabulary {}: they do not belong together", path,
          tokenizer.vocab_size(), model.config.vocab);

@@ -16,8 +16,9 @@ namespace sparsam {
 struct ModelFlags {
   std::string path;
   std::string backend = "cpu", precision = "auto";
+  std::string activation = {};  // LoadOptions::activation
 };
-void add_model_flags(CLI::App* verb, ModelFlags& flags);    // MODEL and the next
+void add_model_flags(CLI::App* verb, ModelFlags& flags);    // MODEL, --override-activation and the next
 void add_compute_flags(CLI::App* verb, ModelFlags& flags);  // --backend, --precision
 
 struct OpenModel {
@@ -27,7 +28,7 @@ struct OpenModel {
   Compute compute;
 };
 // Errors: everything that load_model() and Tokenizer::load() find; a tokenizer with more tokens than the model.
-OpenModel open_model(const std::string& path, const std::string& precision);
+OpenModel open_model(const ModelFlags& flags);
 // "f32", "bf16", or "auto": bf16 for weights in bf16, else f32. Error (usage).
 Compute compute_of(const std::string& precision, const Model& model);
 std::string_view name_of(Compute compute);

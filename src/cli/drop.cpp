@@ -75,7 +75,7 @@ void print_report(const Json& dropped, const Model& before, const Model& after, 
 
 Exit run_drop(const DropFlags& flags, const Common& common) {
   check_flags(flags);
-  const OpenModel open = open_model(flags.model.path, flags.model.precision);
+  const OpenModel open = open_model(flags.model);
   const Config& config = open.model.config;
   std::vector<SublayerScore> scores;
   Drops drops;

@@ -94,10 +94,10 @@ void print_divergence(const Divergence& d, const std::string& base) {
 }
 
 Exit eval(const EvalFlags& flags, const Common& common) {
-  const OpenModel open = open_model(flags.model.path, flags.model.precision);
+  const OpenModel open = open_model(flags.model);
   std::optional<OpenModel> base;
   if (!flags.against.empty()) {
-    base = open_model(flags.against, flags.model.precision);
+    base = open_model({.path = flags.against, .precision = flags.model.precision});
     check_same_vocabulary(open, *base);
     check_finite(base->model, base->path);
   }

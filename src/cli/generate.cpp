@@ -56,7 +56,7 @@ Exit run_generate(GenerateFlags flags, const Common& common) {
   flags.options.sampling.seed = common.seed;
   validate(flags.options.sampling);
   const DType cache = cache_dtype(flags.cache);
-  const OpenModel open = open_model(flags.model.path, flags.model.precision);
+  const OpenModel open = open_model(flags.model);
   check_finite(open.model, open.path);
   const auto backend = make_backend(flags.model.backend);
   const std::vector<i32> prompt = prompt_tokens(flags.prompt, open.tokenizer);

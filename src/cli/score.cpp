@@ -105,7 +105,7 @@ void add_score(CLI::App& program, Command& command) {
   add_scoring_flags(verb, flags->scoring);
   add_example(verb, "sparsam score model --data sample.txt");
   on_chosen(verb, command, [flags, &command] {
-    const OpenModel open = open_model(flags->model.path, flags->model.precision);
+    const OpenModel open = open_model(flags->model);
     check_finite(open.model, open.path);
     const Redundancy redundancy = score_model(open, flags->model.backend, flags->scoring, command.common);
     if (command.common.json)
