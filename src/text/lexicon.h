@@ -21,6 +21,7 @@ class Lexicon {
   // Texts by id; nothing where an id is not in use. Of equal texts the first counts.
   void assign(std::vector<std::optional<std::string>> texts) {
     texts_ = std::move(texts);
+    ids_.reserve(texts_.size());
     for (size_t i = 0; i < texts_.size(); ++i)
       if (texts_[i]) ids_.emplace(*texts_[i], static_cast<i32>(i)), longest_ = std::max(longest_, texts_[i]->size());
   }

@@ -39,6 +39,7 @@ struct TokenizerData {
   std::optional<i32> end_of_text;
   std::optional<std::string> chat_template;
   std::optional<Vocabulary> vocabulary;  // that it was made from
+  bool from_sentencepiece = false;       // what stands around a text is for the files beside it to say
 
   void place_bytes();  // once names, added tokens and decoder are there
   std::string text_of(i32 id, bool first) const;

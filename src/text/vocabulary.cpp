@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "formats/json.h"
 #include "text/pre_tokenizers.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_data.h"
@@ -75,8 +76,42 @@ void set_byte_level(const TokenizerData& data, const Bpe& bpe, Vocabulary& v) {
   for (const Merge& m : merges_of(bpe)) v.merges.push_back(*data.names[m.left] + " " + *data.names[m.right]);
 }
 
-// Sentencepiece's BPE has no list of merges but a score for each token: the sooner it is made the higher. A list that
-// orders merges otherwise cannot be said.
+bool is_spaces(std::string_view text) {
+  constexpr std::string_view space = "\u2581";
+  while (text.starts_with(space)) text.remove_prefix(space.size());
+  return text.empty();
+}
+
+// Sentencepiece's BPE has no list of merges but a score for each token: the sooner it is made the higher. Lists that
+// were made from such a model order all merges by the token they make; only runs of spaces, which have one score, are
+// mixed. A list that orders merges otherwise cannot be said.
+void set_scores(const TokenizerData& data, const std::vector<Merge>& merges, Vocabulary& v) {
+  std::vector<i32> last(v.tokens.size(), -1);  // rank of the last merge that makes a token
+  for (const Merge& m : merges) last[static_cast<size_t>(m.id)] = m.rank;
+  v.scores.assign(v.tokens.size(), 0.0f);
+  i32 score = 0, previous = -1, open_until = -1;  // ranks up to which tokens are mixed
+  std::vector<bool> made(v.tokens.size());
+  for (const Merge& m : merges) {
+    const size_t id = static_cast<size_t>(m.id);
+    const bool mixed = m.rank <= open_until && m.id != previous;
+    if (mixed && !(is_spaces(v.tokens[id]) && is_spaces(v.tokens[static_cast<size_t>(previous)])))
+      fail("{}: GGUF cannot say merges whose order is not that of the tokens they make: '{}' between those of '{}'",
+           data.where, printable(v.tokens[id]), printable(v.tokens[static_cast<size_t>(previous)]));
+    if (!mixed && m.id != previous) --score;
+    if (!made[id]) v.scores[id] = static_cast<float>(score);
+    made[id] = true;
+    open_until = std::max(open_until, last[id]);
+    previous = m.id;
+  }
+  for (size_t id = 0; id < v.tokens.size(); ++id) {
+    const std::string& name = v.tokens[id];
+    if (name.size() == 6 && name.starts_with("<0x") && v.types[id] == TokenType::normal)
+      v.types[id] = TokenType::byte;
+    else if (v.types[id] == TokenType::normal && !made[id])
+      v.scores[id] = static_cast<float>(--score);
+  }
+}
+
 void set_scored_bpe(const TokenizerData& data, const Bpe& bpe, Vocabulary& v) {
   v.model = "llama", v.pre = "default";
   bool escapes = false;
@@ -101,24 +136,9 @@ void set_scored_bpe(const TokenizerData& data, const Bpe& bpe, Vocabulary& v) {
     }
   }
   if (!escapes) cannot(data, "a BPE over characters without sentencepiece's spaces");
-  v.scores.assign(v.tokens.size(), 0.0f);
-  std::vector<bool> made(v.tokens.size());
-  i32 next = 0, last = -1;
-  for (const Merge& m : merges_of(bpe)) {
-    if (m.id == last) continue;
-    if (made[static_cast<size_t>(m.id)]) cannot(data, "merges whose order is not that of the tokens they make");
-    made[static_cast<size_t>(m.id)] = true;
-    v.scores[static_cast<size_t>(m.id)] = -static_cast<float>(next++);
-    last = m.id;
-  }
-  for (size_t id = 0; id < v.tokens.size(); ++id) {
-    const std::string& name = v.tokens[id];
-    if (name.size() == 6 && name.starts_with("<0x") && v.types[id] == TokenType::normal)
-      v.types[id] = TokenType::byte;
-    else if (v.types[id] == TokenType::normal && !made[id])
-      v.scores[id] = -static_cast<float>(next++);
-  }
+  set_scores(data, merges_of(bpe), v);
   v.unk = bpe.options().unk;
+  if (v.unk) v.types[static_cast<size_t>(*v.unk)] = TokenType::unknown;
 }
 
 void set_unigram(const TokenizerData& data, const Unigram& unigram, Vocabulary& v) {
@@ -167,10 +187,9 @@ Vocabulary Tokenizer::vocabulary() const {
   const TokenizerData& data = *data_;
   if (data.vocabulary) {
     Vocabulary v = *data.vocabulary;
-    if (std::holds_alternative<SentencePiece>(data.model)) {
-      if (v.model != "llama" && v.model != "t5") cannot(data, "a sentencepiece model of kind " + v.model);
-      v.add_bos = !data.prefix.empty(), v.add_eos = !data.suffix.empty();
-    }
+    if (v.model != "llama" && v.model != "t5" && v.model != "gpt2" && v.model != "bert")
+      cannot(data, "a sentencepiece model of kind '" + v.model + "'");
+    if (data.from_sentencepiece) v.add_bos = !data.prefix.empty(), v.add_eos = !data.suffix.empty();
     return v;
   }
   Vocabulary v = with_tokens(data);

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/types.h"
@@ -32,5 +33,9 @@ struct Vocabulary : SpecialIds {
   bool lowercase = true;                  // bert: and without accents
   bool specials_take_space = false;       // whitespace after a special token belongs to it (Phi-3)
 };
+
+// The vocabulary that llama2.c keeps beside its models (tokenizer.bin, tok512.bin): i32 length of the longest token,
+// then for each f32 score, i32 length, bytes; as sentencepiece's BPE, with spaces for "\u2581".
+Vocabulary read_llama2c_vocabulary(std::string_view bytes, std::string_view where);
 
 }  // namespace sparsam

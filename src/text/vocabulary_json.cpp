@@ -53,6 +53,17 @@ std::vector<ScoredMerge> merges_by_score(const Vocabulary& v) {
   return merges;
 }
 
+MergeTable scored_table(const Vocabulary& v) {
+  const std::vector<ScoredMerge> merges = merges_by_score(v);
+  MergeTable table(static_cast<i64>(merges.size()));
+  i32 rank = 0;
+  for (size_t i = 0; i < merges.size(); ++i) {
+    if (i > 0 && v.scores[merges[i].id] != v.scores[merges[i - 1].id]) ++rank;
+    table.add(merges[i].left, merges[i].right, {rank, merges[i].id});
+  }
+  return table;
+}
+
 std::string base64(std::string_view bytes) {
   constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string text;
@@ -120,13 +131,23 @@ class Writer {
   void vocab_object() {
     vocab_ = "{";
     for (i32 id = 0; id < static_cast<i32>(v_.tokens.size()); ++id)
-      vocab_ += fmt::format("{}{}:{}", id == 0 ? "" : ",", format_json(Json(name(id)), where_), id);
+      vocab_ += fmt::format("{}{}:{}", id == 0 ? "" : ",", quoted(name(id)), id);
     vocab_ += "}";
   }
+  std::string quoted(std::string_view text) const {
+    const bool plain = std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c < 0x7F; });
+    if (!plain || text.find_first_of("\"\\") != std::string_view::npos) return format_json(Json(text), where_);
+    return std::string("\"").append(text).append("\"");
+  }
+  void add_merge(std::string_view left, std::string_view right) {
+    if (merges_.size() > 1) merges_ += ',';
+    if (left.find(' ') == left.npos && right.find(' ') == right.npos)
+      merges_ += quoted(std::string(left).append(" ").append(right));
+    else
+      merges_.append("[").append(quoted(left)).append(",").append(quoted(right)).append("]");
+  }
   void merge_list(const std::vector<ScoredMerge>& merges) {
-    for (const ScoredMerge& m : merges)
-      merges_ += fmt::format("{}{}", merges_.size() == 1 ? "" : ",",
-                             format_json(Json::array({v_.tokens[m.left], v_.tokens[m.right]}), where_));
+    for (const ScoredMerge& m : merges) add_merge(v_.tokens[m.left], v_.tokens[m.right]);
   }
 
   void byte_level() {
@@ -152,8 +173,7 @@ class Writer {
     for (const std::string& merge : v_.merges) {
       const size_t cut = merge.find(' ', 1);
       if (cut == std::string::npos) fail("{}: merge '{}' is not a pair of tokens", where_, printable(merge));
-      merges_ += fmt::format("{}{}", merges_.size() == 1 ? "" : ",",
-                             format_json(Json::array({merge.substr(0, cut), merge.substr(cut + 1)}), where_));
+      add_merge(std::string_view(merge).substr(0, cut), std::string_view(merge).substr(cut + 1));
     }
     merges_ += "]";
   }
@@ -262,6 +282,11 @@ std::string tokenizer_json(const Vocabulary& vocabulary, std::string_view where)
 
 std::shared_ptr<TokenizerData> read_vocabulary(const Vocabulary& vocabulary, std::string_view where) {
   auto data = read_tokenizer_json(tokenizer_json(vocabulary, where), where);
+  if (vocabulary.model == "llama") {  // a list cannot say that merges are equal
+    const auto& bpe = std::get<Bpe>(data->model);
+    const Bpe::Options options = bpe.options();
+    data->model.emplace<Bpe>(data->units, scored_table(vocabulary), options);
+  }
   data->special = vocabulary;
   data->end_of_text = vocabulary.eos;
   data->vocabulary = vocabulary;
