@@ -1,46 +1,53 @@
 #include "model/mlp.h"
 
-#include <cmath>
 #include <utility>
-#include <vector>
 
 namespace sparsam {
 
-void column_norms(const Matrix& down, Out<float, 1> norms) {
-  std::vector<double> squares(static_cast<size_t>(down.cols));
-  std::vector<float> row(squares.size());
-  for (i64 c = 0; c < down.rows; ++c) {
-    read_row(down, c, row);
-    for (size_t i = 0; i < row.size(); ++i) squares[i] += static_cast<double>(row[i]) * row[i];
-  }
-  for (i64 i = 0; i < down.cols; ++i) norms[i] = static_cast<float>(std::sqrt(squares[static_cast<size_t>(i)]));
-}
-
 namespace {
 
-// h keeps its neurons that pass; `activated` is f(gate) of a gated MLP, or h.
-void truncate_neurons(const Execution& e, const NeuronTruncation* truncate, Out<float, 2> h, In<float, 2> activated) {
-  const Truncation& t = truncate->truncation;
+constexpr i64 few_rows = 8;  // of more, nearly every neuron is wanted by one
+
+bool skips(const SparseNeurons* sparse, i64 rows) {
+  return sparse && !sparse->down_transposed.empty() && rows <= few_rows;
+}
+
+Out<float, 2> activated(const Execution& e, In<float, 2> x, const auto& mlp) {
+  const auto y = e.arena.allocate<float>(x.shape(0), x.shape(1));
+  e.backend.run(Activation{.y = y, .x = x, .function = mlp.activation, .threshold = mlp.threshold});
+  return y;
+}
+
+// Sets to zero, in place, the h of neurons that do not pass; `s` is what Measure::gate looks at.
+void truncate(const Execution& e, const SparseNeurons& sparse, Out<float, 2> h, In<float, 2> s) {
+  const Truncation& t = sparse.truncation;
   const bool by_output = t.measure == Truncation::Measure::output;
   e.backend.run(Truncate{.y = h,
                          .active = e.arena.allocate<float>(h.shape(0)),
                          .h = h,
-                         .s = by_output ? In<float, 2>(h) : activated,
-                         .w = by_output ? truncate->norms : In<float, 1>{},
+                         .s = by_output ? In<float, 2>(h) : s,
+                         .w = by_output ? sparse.norms : In<float, 1>{},
                          .threshold = t.threshold,
                          .keep = t.keep});
+}
+
+Out<float, 2> down_forward(const Execution& e, const LinearParams<Matrix>& down, In<float, 2> h,
+                           const SparseNeurons* sparse) {
+  if (!skips(sparse, h.shape(0))) return linear_forward(e, down, h);
+  const auto y = e.arena.allocate<float>(h.shape(0), down.weight.rows);
+  e.backend.run(SkippingMatmul{.y = y, .x = h, .t = sparse->down_transposed, .bias = as_vector(down.bias)});
+  return y;
 }
 
 }  // namespace
 
 Out<float, 2> mlp_forward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,
-                          MlpActivations& kept, const NeuronTruncation* truncate) {
+                          MlpActivations& kept, const SparseNeurons* sparse) {
   kept.norm = norm_forward(e, w.norm, x);
   kept.up = linear_forward(e, w.up, kept.norm.y);
-  kept.h = e.arena.allocate<float>(x.shape(0), mlp.hidden);
-  e.backend.run(Activation{.y = kept.h, .x = kept.up, .function = mlp.activation, .threshold = mlp.threshold});
-  if (truncate) truncate_neurons(e, truncate, kept.h, kept.h);
-  const auto branch = linear_forward(e, w.down, kept.h);
+  kept.h = activated(e, kept.up, mlp);
+  if (sparse && sparse->truncation.active()) truncate(e, *sparse, kept.h, kept.h);
+  const auto branch = down_forward(e, w.down, kept.h, sparse);
   scale_branch(e, branch);
   return branch;
 }
@@ -63,10 +70,21 @@ void mlp_backward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w
 }
 
 Out<float, 2> mlp_forward(const Execution& e, const GatedMlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,
-                          MlpActivations& kept, const NeuronTruncation* truncate) {
+                          MlpActivations& kept, const SparseNeurons* sparse) {
   kept.norm = norm_forward(e, w.norm, x);
   kept.gate = linear_forward(e, w.gate, kept.norm.y);
-  kept.up = linear_forward(e, w.up, kept.norm.y);
+  const bool truncated = sparse && sparse->truncation.active(), skip = skips(sparse, x.shape(0));
+  const bool by_gate = truncated && sparse->truncation.measure == Truncation::Measure::gate;
+  Out<float, 2> s;
+  if (by_gate || skip) s = activated(e, kept.gate, mlp);
+  if (skip) {
+    if (by_gate) truncate(e, *sparse, s, s);
+    kept.up = e.arena.allocate<float>(x.shape(0), mlp.hidden);
+    e.backend.run(
+        SelectedMatmul{.y = kept.up, .x = kept.norm.y, .w = w.up.weight, .bias = as_vector(w.up.bias), .s = s});
+  } else {
+    kept.up = linear_forward(e, w.up, kept.norm.y);
+  }
   kept.h = e.arena.allocate<float>(x.shape(0), mlp.hidden);
   e.backend.run(GatedProduct{.h = kept.h,
                              .gate = kept.gate,
@@ -74,17 +92,10 @@ Out<float, 2> mlp_forward(const Execution& e, const GatedMlp& mlp, const MlpPara
                              .function = mlp.activation,
                              .threshold = mlp.threshold,
                              .activate_up = mlp.activate_up});
-  if (truncate) {
-    In<float, 2> activated = kept.h;
-    if (truncate->truncation.measure == Truncation::Measure::gate) {
-      const auto y = e.arena.allocate<float>(x.shape(0), mlp.hidden);
-      e.backend.run(Activation{.y = y, .x = kept.gate, .function = mlp.activation, .threshold = mlp.threshold});
-      activated = y;
-    }
-    truncate_neurons(e, truncate, kept.h, activated);
-  }
+  // Where the gate left a neuron out before its up projection, that is 0, and so is h.
+  if (truncated && !(by_gate && skip)) truncate(e, *sparse, kept.h, s);
   if (mlp.inner_norm) kept.inner = norm_forward(e, w.inner_norm, kept.h);
-  const auto branch = linear_forward(e, w.down, mlp.inner_norm ? kept.inner.y : kept.h);
+  const auto branch = down_forward(e, w.down, mlp.inner_norm ? kept.inner.y : kept.h, sparse);
   scale_branch(e, branch);
   return branch;
 }

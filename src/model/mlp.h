@@ -3,6 +3,7 @@
 #pragma once
 
 #include "model/execution.h"
+#include "model/sparse_neurons.h"
 
 namespace sparsam {
 
@@ -12,19 +13,12 @@ struct MlpActivations {
   NormActivations inner;      // (N, F)  of h, where there is an inner norm
 };
 
-// A layer's truncation with what its measure needs.
-struct NeuronTruncation {
-  Truncation truncation;
-  In<float, 1> norms;  // (F)  |Wdown[:, i]|, for Measure::output
-};
-// Lengths of the down projection's columns, (C, F) -> (F).
-void column_norms(const Matrix& down, Out<float, 1> norms);
-
-// Return the branch (N, C), to be added to x. `truncate` may be null.
+// Return the branch (N, C), to be added to x. `sparse` may be null; with it neurons are left out, and where it holds
+// the transposed down projection the weights of neurons that are zero are not read for few rows (decoding).
 Out<float, 2> mlp_forward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,
-                          MlpActivations& kept, const NeuronTruncation* truncate);
+                          MlpActivations& kept, const SparseNeurons* sparse);
 Out<float, 2> mlp_forward(const Execution& e, const GatedMlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,
-                          MlpActivations& kept, const NeuronTruncation* truncate);
+                          MlpActivations& kept, const SparseNeurons* sparse);
 // dx += the gradient through the branch, given dbranch (N, C); weight gradients are summed into dw.
 void mlp_backward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w, const MlpParams<Out<float, 2>>& dw,
                   const MlpActivations& kept, In<float, 2> x, In<float, 2> dbranch, Sum<float, 2> dx);

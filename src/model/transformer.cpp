@@ -46,34 +46,13 @@ class ResidualStream {
 
 }  // namespace
 
-Transformer::Transformer(const Model& model, Backend& backend, Compute compute, i64 positions)
+Transformer::Transformer(const Model& model, Backend& backend, Compute compute, i64 positions, bool skip_zeros)
     : model_(model), backend_(backend), compute_(compute), positions_(positions) {
+  if (skip_zeros || !model.config.truncation.empty()) sparse_ = SparseMlps(model, skip_zeros);
   if (model.config.positions == Positions::rotary)
     rotary_ = RotaryTables(model.config.rotary, head_dim_of(model.config), positions);
   else if (model.config.positions == Positions::learned && positions > model.config.context)
     fail("model: {} positions asked for, but its table of learned positions holds {}", positions, model.config.context);
-  prepare_truncation();
-}
-
-void Transformer::prepare_truncation() {
-  const Config& config = model_.config;
-  if (config.truncation.empty()) return;
-  i64 neurons = 0;
-  for (const auto& layer : model_.weights.layers) neurons += layer.mlp.down.weight.cols;
-  norms_ = Buffer(neurons * static_cast<i64>(sizeof(float)));
-  float* next = norms_.as<float>().data();
-  for (size_t l = 0; l < config.layers.size(); ++l) {
-    const Matrix& down = model_.weights.layers[l].mlp.down.weight;
-    const Out<float, 1> norms{next, {down.cols}};
-    next += down.cols;
-    const Truncation& t = config.truncation[l];
-    if (t.active() && t.measure == Truncation::Measure::output) column_norms(down, norms);
-    truncation_.push_back({t, norms});
-  }
-}
-
-const NeuronTruncation* Transformer::truncation_of(size_t layer) const {
-  return truncation_.empty() || !truncation_[layer].truncation.active() ? nullptr : &truncation_[layer];
 }
 
 Execution Transformer::execution(const Tokens& tokens, In<i32, 1> positions, Arena& arena) const {
@@ -136,7 +115,7 @@ Out<float, 2> Transformer::forward(const Tokens& tokens, Arena& arena, Activatio
     const Out<float, 2> mlp_input = parallel ? block_input : x;
     acts.x_mlp = mlp_input;
     const auto run_mlp = [&](const auto& mlp) {
-      const auto branch = mlp_forward(e, mlp, w.layers[i].mlp, mlp_input, acts.mlp, truncation_of(i));
+      const auto branch = mlp_forward(e, mlp, w.layers[i].mlp, mlp_input, acts.mlp, sparse_.of(i));
       if (observe && parallel) {  // x already holds the attention's branch: observe the MLP's on its own
         const Out<float, 2> alone = arena.allocate<float>(N, C);
         backend_.run(Add{.y = alone, .a = mlp_input, .b = branch});

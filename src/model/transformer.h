@@ -39,8 +39,9 @@ using Observer = std::function<void(i64 layer, Sublayer sublayer, In<float, 2> b
 class Transformer {
  public:
   // `model` and `backend` must outlive this; `positions` is the longest sequence that will come. Where the description
-  // truncates MLPs, their neurons are left out; the backward does not know of it: such a model is not trained.
-  Transformer(const Model& model, Backend& backend, Compute compute, i64 positions);
+  // truncates MLPs, their neurons are left out; the backward does not know of it: such a model is not trained. With
+  // `skip_zeros`, few rows do not read the weights of neurons that are zero, which takes copies (SparseMlps).
+  Transformer(const Model& model, Backend& backend, Compute compute, i64 positions, bool skip_zeros = false);
 
   // Returns the hidden states after the final norm (N, C), times logit_scale, in the arena. With `kept`, everything the
   // backward needs stays in the arena; without, each layer's scratch is given back. With `caches` (one a layer) the
@@ -60,8 +61,6 @@ class Transformer {
   i64 positions() const { return positions_; }
 
  private:
-  void prepare_truncation();
-  const NeuronTruncation* truncation_of(size_t layer) const;
   Execution execution(const Tokens& tokens, In<i32, 1> positions, Arena& arena) const;
 
   const Model& model_;
@@ -69,8 +68,7 @@ class Transformer {
   Compute compute_;
   i64 positions_;
   RotaryTables rotary_;
-  Buffer norms_;                              // of the neurons of truncated layers
-  std::vector<NeuronTruncation> truncation_;  // (L) or empty
+  SparseMlps sparse_;
 };
 
 }  // namespace sparsam

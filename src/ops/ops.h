@@ -21,6 +21,7 @@
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 #include "ops/scale.h"
+#include "ops/sparse_matmul.h"
 #include "ops/truncate.h"
 
 namespace sparsam {
@@ -28,7 +29,8 @@ namespace sparsam {
 using Op = std::variant<Embedding, EmbeddingBackward, RmsNorm, RmsNormBackward, LayerNorm, LayerNormBackward, Matmul,
                         MatmulBackwardInput, MatmulBackwardWeight, Rope, Attention, AttentionBackward, CacheAppend,
                         CachedAttention, Activation, ActivationBackward, GatedProduct, GatedProductBackward, Add, Scale,
-                        LinearCrossEntropy, LinearCrossEntropyBackward, SquaredNorm, AdamW, Truncate>;
+                        LinearCrossEntropy, LinearCrossEntropyBackward, SquaredNorm, AdamW, Truncate, SelectedMatmul,
+                        SkippingMatmul>;
 
 class Backend {
  public:

@@ -30,6 +30,8 @@ void run(const LayerNormBackward& op, Workspace& workspace);
 void run(const RmsNorm& op, Workspace& workspace);
 void run(const RmsNormBackward& op, Workspace& workspace);
 void run(const Rope& op, Workspace& workspace);
+void run(const SelectedMatmul& op, Workspace& workspace);
+void run(const SkippingMatmul& op, Workspace& workspace);
 void run(const SquaredNorm& op, Workspace& workspace);
 
 }  // namespace sparsam::cpu

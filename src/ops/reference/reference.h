@@ -32,6 +32,8 @@ template <class Real> void run(const generic::LinearCrossEntropyBackward<Real>& 
 template <class Real> void run(const generic::SquaredNorm<Real>& op);
 template <class Real> void run(const generic::AdamW<Real>& op);
 template <class Real> void run(const generic::Truncate<Real>& op);
+template <class Real> void run(const generic::SelectedMatmul<Real>& op);
+template <class Real> void run(const generic::SkippingMatmul<Real>& op);
 // clang-format on
 
 }  // namespace sparsam::reference
