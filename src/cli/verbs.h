@@ -37,10 +37,14 @@ void add_train(CLI::App& program, Command& command);
 void add_eval(CLI::App& program, Command& command);
 void add_score(CLI::App& program, Command& command);
 void add_drop(CLI::App& program, Command& command);
+void add_convert(CLI::App& program, Command& command);
+void add_sparsity(CLI::App& program, Command& command);
 void add_generate(CLI::App& program, Command& command);
 void add_inspect(CLI::App& program, Command& command);
 void add_bench(CLI::App& program, Command& command);
 void add_corpus(CLI::App& program, Command& command);
+void add_tokenize(CLI::App& program, Command& command);
+void add_detokenize(CLI::App& program, Command& command);
 void add_backends(CLI::App& program, Command& command);
 void add_version(CLI::App& program, Command& command);
 

@@ -1,6 +1,7 @@
 #include "measure/windows.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 namespace sparsam {
 
@@ -121,6 +122,28 @@ i64 resolve_context(i64 context, const Config& config) {
   if (config.positions == Positions::learned && context > config.context)
     fail_usage("--context is {}, but the model has {} learned positions", context, config.context);
   return context;
+}
+
+double overlap(std::span<const i32> text, std::span<const i32> other) {
+  constexpr size_t run = 32;
+  constexpr u64 factor = 0x9e3779b97f4a7c15;
+  if (text.size() < run || other.size() < run) return 0;
+  u64 leaving = 1;  // what the oldest token of a run has been multiplied by
+  for (size_t i = 1; i < run; ++i) leaving *= factor;
+  // Calls f(hash) for the run that begins at each token (polynomial hashes, rolled on).
+  const auto for_each_run = [&](std::span<const i32> tokens, auto&& f) {
+    u64 hash = 0;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (i >= run) hash -= leaving * static_cast<u64>(tokens[i - run] + 1);
+      hash = hash * factor + static_cast<u64>(tokens[i] + 1);
+      if (i + 1 >= run) f(hash);
+    }
+  };
+  std::unordered_set<u64> known;
+  for_each_run(other, [&](u64 hash) { known.insert(hash); });
+  i64 found = 0, all = 0;
+  for_each_run(text, [&](u64 hash) { found += known.count(hash) > 0, ++all; });
+  return static_cast<double>(found) / static_cast<double>(all);
 }
 
 }  // namespace sparsam

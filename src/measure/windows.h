@@ -70,4 +70,7 @@ void for_each_batch(std::span<const i32> tokens, i64 context, i64 batch_tokens,
 // than its learned positions.
 i64 resolve_context(i64 context, const Config& config);
 
+// The fraction of `text` that also stands in `other`: of its runs of 32 tokens, those that occur there.
+double overlap(std::span<const i32> text, std::span<const i32> other);
+
 }  // namespace sparsam

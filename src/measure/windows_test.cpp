@@ -84,5 +84,15 @@ TEST(WindowOptions, AreCheckedAgainstTheModel) {
   EXPECT_EQ(protocol_from_name("llama.cpp"), Protocol::llama_cpp);
 }
 
+TEST(Windows, FindTheTextThatStandsInAnother) {
+  std::vector<i32> a(400), b(400);
+  for (i32 i = 0; i < 400; ++i) a[static_cast<size_t>(i)] = i % 97, b[static_cast<size_t>(i)] = i % 89;
+  EXPECT_EQ(overlap(a, a), 1);
+  EXPECT_EQ(overlap(b, a), 0);
+  std::copy(a.begin(), a.begin() + 131, b.begin() + 7);  // 100 runs of 32
+  EXPECT_DOUBLE_EQ(overlap(b, a), 100 / 369.0);
+  EXPECT_EQ(overlap({}, a), 0);
+}
+
 }  // namespace
 }  // namespace sparsam

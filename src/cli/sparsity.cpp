@@ -1,0 +1,277 @@
+// sparsam sparsity: how few neurons of the MLPs a text needs, and at what perplexity.
+#include <cmath>
+#include <optional>
+
+#include "base/progress.h"
+#include "cli/common.h"
+#include "cli/output.h"
+#include "measure/finite.h"
+#include "measure/perplexity.h"
+#include "measure/plot.h"
+#include "measure/sparsity_search.h"
+
+namespace sparsam {
+
+namespace {
+
+struct SparsityFlags {
+  ModelFlags model;
+  std::vector<std::string> calibrate, data;
+  std::string protocol = "stride", plot, out;
+  std::vector<double> percents{1, 5, 10};
+  double store = 1;
+  bool compare = false;
+  WindowOptions windows;
+  ProfileOptions profile;
+};
+
+// What one rule reached at each percentage.
+struct RuleResult {
+  std::string name;
+  std::vector<SparsityPoint> points;
+};
+
+struct Report {
+  ActivationProfile profile;
+  double dense_perplexity = 0;
+  i64 tokens = 0;                 // of the held-out text
+  std::vector<RuleResult> rules;  // the first is CETT's
+};
+
+std::vector<TokenText> load_texts(const std::vector<std::string>& paths, const Tokenizer& tokenizer) {
+  std::vector<TokenText> texts;
+  for (const std::string& path : paths) texts.push_back(load_text(path, tokenizer));
+  return texts;
+}
+
+// Thresholds fitted to the text that judges them would be judged too well.
+void check_different(const std::vector<TokenText>& calibration, const std::vector<TokenText>& held_out) {
+  constexpr double most = 0.1;
+  for (const TokenText& text : held_out)
+    for (const TokenText& other : calibration)
+      if (const double part = overlap(text.tokens, other.tokens); part > most)
+        fail_usage("--data {}: {:.0f} % of it stands in --calibrate {} too; thresholds need a text of their own",
+                   text.name, 100 * part, other.name);
+}
+
+// Bytes of the MLPs' weights that a token reads relative to a dense pass: the down projection of live neurons alone,
+// and where the gate decides also the up projection.
+double bytes_read(const Model& model, const std::vector<double>& sparsity, bool gate_decides) {
+  double read = 0, all = 0;
+  for (size_t l = 0; l < model.config.layers.size(); ++l) {
+    const auto& mlp = model.weights.layers[l].mlp;
+    const auto bytes = [](const Matrix& m) { return static_cast<double>(m.bytes.size()); };
+    const double live = 1 - sparsity[l], gate = bytes(mlp.gate.weight), up = bytes(mlp.up.weight),
+                 down = bytes(mlp.down.weight);
+    read += gate + up * (gate_decides && gate > 0 ? live : 1) + down * live;
+    all += gate + up + down;
+  }
+  return all > 0 ? read / all : 1;
+}
+
+std::vector<double> per_layer(const Model& model, const ActivationProfile& profile, double LayerCurve::*part) {
+  std::vector<double> values(model.config.layers.size());
+  for (const LayerCurve& layer : profile.layers) values[static_cast<size_t>(layer.layer)] = layer.*part;
+  return values;
+}
+
+Json curve_json(const LayerCurve& layer) {
+  Json cett = Json::array(), sparsity = Json::array();
+  constexpr size_t points = 64;
+  const size_t step = std::max<size_t>(layer.cett.size() / points, 1);
+  for (size_t k = 0; k < layer.cett.size(); k += step) {
+    cett.push_back(layer.cett[k]);
+    sparsity.push_back(layer.sparsity[k]);
+  }
+  return {{"cett", cett}, {"sparsity", sparsity}};
+}
+
+Json point_json(const SparsityPoint& point, const std::string& number) {
+  return {
+      {"percent", point.percent}, {"sparsity", point.sparsity}, {number, point.at}, {"perplexity", point.perplexity}};
+}
+
+Json report_json(const Report& report, const Model& model, const WindowOptions& windows) {
+  Json json{{"dense_perplexity", report.dense_perplexity},
+            {"exact_zeros", report.profile.exact_zeros()},
+            {"gate_zeros", report.profile.gate_zeros()},
+            {"ppl", Json::array()},
+            {"layers", Json::array()},
+            {"calibration_tokens", report.profile.tokens},
+            {"tokens", report.tokens},
+            {"protocol", describe(windows)},
+            {"lossless_mlp_bytes", bytes_read(model, per_layer(model, report.profile, &LayerCurve::gate_zeros), true)}};
+  for (const SparsityPoint& point : report.rules.front().points) {
+    Json item = point_json(point, "cett");
+    item["mlp_bytes"] = bytes_read(model, point.layer_sparsity, false);
+    json["ppl"].push_back(item);
+  }
+  for (size_t r = 1; r < report.rules.size(); ++r) {
+    json[report.rules[r].name] = Json::array();
+    for (const SparsityPoint& point : report.rules[r].points)
+      json[report.rules[r].name].push_back(point_json(point, "number"));
+  }
+  for (const LayerCurve& layer : report.profile.layers) {
+    Json item{{"layer", layer.layer}, {"exact_zeros", layer.exact_zeros}, {"gate_zeros", layer.gate_zeros}};
+    item["ppl"] = Json::array();
+    const size_t l = static_cast<size_t>(layer.layer);
+    for (const SparsityPoint& point : report.rules.front().points)
+      item["ppl"].push_back({{"percent", point.percent},
+                             {"sparsity", point.layer_sparsity[l]},
+                             {"threshold", point.layers[l].threshold}});
+    item["curve"] = curve_json(layer);
+    json["layers"].push_back(item);
+  }
+  return json;
+}
+
+void print_report(const Report& report, const Model& model) {
+  const auto& points = report.rules.front().points;
+  fmt::print("{:>5}  {:>11}  {:>10}", "layer", "exact zeros", "gate zeros");
+  for (const SparsityPoint& point : points) fmt::print("  {:>9}", fmt::format("PPL-{:g} %", point.percent));
+  fmt::print("\n");
+  for (const LayerCurve& layer : report.profile.layers) {
+    fmt::print("{:>5}  {:>9.2f} %  {:>8.2f} %", layer.layer, 100 * layer.exact_zeros, 100 * layer.gate_zeros);
+    for (const SparsityPoint& point : points)
+      fmt::print("  {:>7.2f} %", 100 * point.layer_sparsity[static_cast<size_t>(layer.layer)]);
+    fmt::print("\n");
+  }
+  fmt::print("{:>5}  {:>9.2f} %  {:>8.2f} %", "mean", 100 * report.profile.exact_zeros(),
+             100 * report.profile.gate_zeros());
+  for (const SparsityPoint& point : points) fmt::print("  {:>7.2f} %", 100 * point.sparsity);
+  fmt::print("\n\ndense perplexity {:.4f} over {} held-out tokens\n", report.dense_perplexity,
+             format_count(static_cast<double>(report.tokens)));
+  for (const RuleResult& rule : report.rules)
+    for (const SparsityPoint& point : rule.points)
+      fmt::print("PPL-{:g} % by {:<6} {:>7.2f} % of the neurons left out, perplexity {:.4f}, {} {:.4f}\n",
+                 point.percent, rule.name, 100 * point.sparsity, point.perplexity,
+                 rule.name == "cett" ? "CETT" : "number", point.at);
+  fmt::print("bytes of the MLPs read without loss: {:.1f} %",
+             100 * bytes_read(model, per_layer(model, report.profile, &LayerCurve::gate_zeros), true));
+  for (const SparsityPoint& point : points)
+    fmt::print("; PPL-{:g} %: {:.1f} %", point.percent, 100 * bytes_read(model, point.layer_sparsity, false));
+  fmt::print("\n");
+}
+
+Chart chart_of(const Report& report) {
+  Chart chart{.title = "Neurons that can be left out",
+              .x_label = "CETT (error of what is left out, relative)",
+              .y_label = "sparsity",
+              .series = {}};
+  for (const LayerCurve& layer : report.profile.layers) {
+    Series series{fmt::format("layer {}", layer.layer), {}, true};
+    for (size_t k = 0; k < layer.cett.size(); k += 8)
+      if (layer.cett[k] <= 1) series.points.emplace_back(layer.cett[k], layer.sparsity[k]);
+    chart.series.push_back(std::move(series));
+  }
+  Series marks{"PPL-p %", {}, false};
+  for (const SparsityPoint& point : report.rules.front().points) marks.points.emplace_back(point.at, point.sparsity);
+  chart.series.push_back(std::move(marks));
+  return chart;
+}
+
+Report measure_sparsity(const SparsityFlags& flags, const OpenModel& open, const WindowOptions& windows,
+                        const std::vector<TokenText>& calibration, const std::vector<TokenText>& held_out,
+                        const Common& common) {
+  const auto backend = make_backend(flags.model.backend);
+  const i64 profile_context = resolve_context(flags.profile.context, open.model.config);
+  const Transformer dense(open.model, *backend, open.compute, std::max(profile_context, windows.context));
+  std::vector<i32> tokens;
+  for (const TokenText& text : calibration) tokens.insert(tokens.end(), text.tokens.begin(), text.tokens.end());
+  Report report;
+  {
+    Progress progress("profile", common.quiet);
+    report.profile = profile_activations(dense, tokens, flags.profile, [&](double part) { progress.update(part, ""); });
+  }
+  Progress progress("search", common.quiet);
+  double tried = 0;
+  const auto loss = [&](const Transformer& model) {
+    Losses losses;
+    for (const TokenText& text : held_out) losses.add(measure_losses(model, open.tokenizer, text, windows));
+    const Perplexity perplexity = summarize(losses);
+    report.tokens = perplexity.tokens;
+    ++tried;
+    // How many points there will be is not known; about ten a percentage and rule.
+    const double expected = 10 * static_cast<double>(flags.percents.size()) * (flags.compare ? 3 : 1);
+    progress.update(tried / (tried + expected), fmt::format("perplexity {:.4f}", perplexity.perplexity));
+    return perplexity.nats_per_token.mean;
+  };
+  SparsitySearch search(open.model, *backend, open.compute, windows.context, loss);
+  report.dense_perplexity = search.dense_perplexity();
+  std::vector<TruncationRule> rules{cett_rule(open.model.config, report.profile)};
+  if (flags.compare) rules.push_back(top_k_rule(open.model.config)), rules.push_back(fat_rule(open.model.config));
+  for (const TruncationRule& rule : rules) {
+    report.rules.push_back({rule.name, {}});
+    for (const double percent : flags.percents) report.rules.back().points.push_back(search.at_rise(rule, percent));
+  }
+  return report;
+}
+
+Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
+  for (const double percent : flags.percents)
+    if (!(percent >= 0 && percent <= 1000)) fail_usage("--ppl: {} %, expected 0 to 1000", percent);
+  const auto stored = std::find(flags.percents.begin(), flags.percents.end(), flags.store);
+  if (!flags.out.empty() && stored == flags.percents.end())
+    fail_usage("--store {}: not one of --ppl {}", flags.store, fmt::join(flags.percents, ","));
+  if (!flags.out.empty()) check_output("sparsity", flags.out, flags.model.path);
+  OpenModel open = open_model(flags.model);
+  check_finite(open.model, open.path);
+  open.model.config.truncation.clear();  // thresholds are measured on the whole model
+  WindowOptions windows = flags.windows;
+  windows.protocol = protocol_from_name(flags.protocol);
+  windows = resolve(windows, open.model.config);
+  const auto calibration = load_texts(flags.calibrate, open.tokenizer);
+  const auto held_out = load_texts(flags.data, open.tokenizer);
+  check_different(calibration, held_out);
+  const Report report = measure_sparsity(flags, open, windows, calibration, held_out, common);
+
+  if (!flags.plot.empty()) write_text(flags.plot, svg(chart_of(report)));
+  if (!flags.out.empty()) {
+    const SparsityPoint& point = report.rules.front().points[static_cast<size_t>(stored - flags.percents.begin())];
+    const Json manifest{{"lever", "sparsity"},
+                        {"model", open.path},
+                        {"point", point_json(point, "cett")},
+                        {"sparsity", report_json(report, open.model, windows)}};
+    save_output(truncated(open.model, point.layers), open.tokenizer, open.path, flags.out, manifest);
+  }
+  if (common.json)
+    print_json(report_json(report, open.model, windows));
+  else
+    print_report(report, open.model);
+  return Exit::done;
+}
+
+}  // namespace
+
+void add_sparsity(CLI::App& program, Command& command) {
+  const auto flags = std::make_shared<SparsityFlags>();
+  CLI::App* verb = add_verb(program, command, "sparsity", "how few neurons of the MLPs a text needs");
+  add_model_flags(verb, flags->model);
+  verb->add_option("--calibrate", flags->calibrate, "text that thresholds are fitted to; several may be given")
+      ->required()
+      ->allow_extra_args(false);
+  verb->add_option("--data", flags->data, "held-out text whose perplexity judges them; another one")
+      ->required()
+      ->allow_extra_args(false);
+  verb->add_option("--ppl", flags->percents, "percentages by which the perplexity may rise")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->capture_default_str();
+  verb->add_flag("--compare", flags->compare, "the same by top-k and by one threshold of the gate (FAT)");
+  verb->add_option("--tokens", flags->profile.tokens, "most tokens to calibrate on, 0: all")
+      ->check(in_range(0, i64{1} << 40))
+      ->capture_default_str();
+  verb->add_option("--protocol", flags->protocol, "of the perplexity, as in eval: stride or llama.cpp")
+      ->capture_default_str();
+  verb->add_option("--context", flags->windows.context, "tokens of a window (default: the model's, at most 2048)")
+      ->check(in_range(2, i64{1} << 24));
+  verb->add_option("--stride", flags->windows.stride, "how far the window moves (default: half the context)")
+      ->check(in_range(1, i64{1} << 24));
+  verb->add_option("--plot", flags->plot, "write the curves of all layers as SVG");
+  verb->add_option("--out", flags->out, "write the model with thresholds; eval, generate and bench then apply them");
+  verb->add_option("--store", flags->store, "percentage of --ppl whose thresholds are written")->capture_default_str();
+  add_example(verb, "sparsam sparsity model --calibrate train.txt --data held-out.txt --ppl 1,5,10");
+  on_chosen(verb, command, [flags, &command] { return run_sparsity(*flags, command.common); });
+}
+
+}  // namespace sparsam
