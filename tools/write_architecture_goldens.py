@@ -2,7 +2,8 @@
 """Writes tests/data/golden/architectures/: a tiny random model of every family that the loader knows, with its logits.
 
 Each case holds config.json in the family's published style, model.safetensors with the family's own tensor names and
-layouts, and expected.safetensors with 64 tokens and the logits of all of them. The models are written after the
+layouts, and expected.safetensors with 64 tokens and the logits of all of them; golden/torch_files holds one of them as torch saves
+it. The models are written after the
 definitions in transformers (class names beside each function) and compute in double precision, from weights rounded to
 the number format of the file. Nothing is shared with the C++ sources.
 
@@ -431,6 +432,23 @@ def write_safetensors(path, tensors):
         file.write(struct.pack("<Q", len(text)) + text + b"".join(parts))
 
 
+def write_torch_files(cfg, tensors):
+    """The same weights as torch.save writes them, in one file and in two with an index."""
+    names = list(tensors)
+    parts = {f"pytorch_model-{i + 1:05}-of-00002.bin": names[i * len(names) // 2 : (i + 1) * len(names) // 2] for i in range(2)}
+    for folder, files in (("whole", {"pytorch_model.bin": names}), ("sharded", parts)):
+        directory = os.path.join(OUT, "..", "torch_files", folder)
+        os.makedirs(directory, exist_ok=True)
+        with open(os.path.join(directory, "config.json"), "w") as file:
+            json.dump(cfg, file, indent=1)
+        for name, held in files.items():
+            torch.save({key: tensors[key] for key in held}, os.path.join(directory, name))
+        if folder == "sharded":
+            with open(os.path.join(directory, "pytorch_model.bin.index.json"), "w") as file:
+                index = {key: name for name, held in files.items() for key in held}
+                json.dump(dict(metadata=dict(total_size=sum(t.numel() * 2 for t in tensors.values())), weight_map=index), file)
+
+
 def main():
     for seed, (name, (model, cfg)) in enumerate(CASES.items()):
         torch.manual_seed(seed)
@@ -445,6 +463,8 @@ def main():
             file.write("\n")
         write_safetensors(os.path.join(directory, "model.safetensors"), parameters.tensors)
         write_safetensors(os.path.join(directory, "expected.safetensors"), dict(tokens=ids.int(), logits=logits.float()))
+        if name == "llama_linear":
+            write_torch_files(cfg, parameters.tensors)
         size = sum(os.path.getsize(os.path.join(directory, file)) for file in os.listdir(directory))
         print(f"{name:20} {size:6} bytes, logits to {logits.abs().max():.3f}")
 

@@ -11,7 +11,7 @@ void add_compute_flags(CLI::App* verb, ModelFlags& flags) {
 }
 
 void add_model_flags(CLI::App* verb, ModelFlags& flags) {
-  verb->add_option("MODEL", flags.path, "model directory: config.json, model.safetensors, tokenizer.json")->required();
+  verb->add_option("MODEL", flags.path, "model: a directory of Hugging Face's, .gguf, .safetensors, .bin")->required();
   verb->add_option(
       "--override-activation", flags.activation,
       "activation of the MLPs where the files do not tell: relu, drelu (of both branches), fatrelu:0.01, ...");

@@ -108,21 +108,23 @@ TEST_P(Architectures, GiveTheLogitsOfTheirDefinition) {
   EXPECT_LT(largest_difference(cached_logits_of(transformer, tokens(), 23), logits()), tolerance) << "in pieces";
 }
 
+void expect_equal_weights(const Model& found, const Model& expected) {
+  EXPECT_EQ(found.config, expected.config);
+  for_each_parameter(
+      parameter_specs(expected.config),
+      [](const std::string& name, const ParameterSpec&, const Matrix& a, const Matrix& b) {
+        EXPECT_EQ(a.dtype, b.dtype) << name;
+        EXPECT_TRUE(std::equal(a.bytes.begin(), a.bytes.end(), b.bytes.begin(), b.bytes.end())) << name;
+      },
+      found.weights, expected.weights);
+}
+
 // What is written describes the same model with the same numbers, whichever layout it is written in.
 TEST_P(Architectures, ComeBackFromTheirOwnFiles) {
   const fs::path copy = fs::path(testing::TempDir()) / fmt::format("sparsam-architecture-{}", ::getpid());
   fs::create_directories(copy);
   save_model(model, copy);
-  const Model again = load_model(copy);
-  EXPECT_EQ(again.config, model.config);
-  for_each_parameter(
-      parameter_specs(model.config),
-      [](const std::string& name, const ParameterSpec&, const Matrix& found, const Matrix& wanted) {
-        EXPECT_EQ(found.dtype, wanted.dtype) << name;
-        EXPECT_TRUE(std::equal(found.bytes.begin(), found.bytes.end(), wanted.bytes.begin(), wanted.bytes.end()))
-            << name;
-      },
-      again.weights, model.weights);
+  expect_equal_weights(load_model(copy), model);
   fs::remove_all(copy);
 }
 
@@ -137,6 +139,13 @@ TEST(HuggingFace, WhatAFamilyExpressesIsWrittenAsThatFamily) {
       {"bitnet", "sparsam"}};
   for (const auto& [name, family] : families)
     EXPECT_EQ(to_json(load_model(goldens / name).config)["model_type"], family) << name;
+}
+
+TEST(HuggingFace, WeightsThatTorchSavedAreTheSame) {
+  const Model expected = load_model(goldens / "llama_linear");
+  const fs::path files = goldens.parent_path() / "torch_files";
+  for (const fs::path& path : {files / "whole", files / "whole" / "pytorch_model.bin", files / "sharded"})
+    expect_equal_weights(load_model(path), expected);
 }
 
 // --- what is refused -------------------------------------------------------------------------------------------------

@@ -47,10 +47,28 @@ TEST(Config, EveryVariantComesBackFromJson) {
   a.kv_heads = 2, a.qk_norm = true, a.residual = Residual::parallel, a.tied = false, a.pairing = Pairing::interleaved;
   a.rotary_channels = 4, a.norm_eps = 1e-6f;
   configs.push_back(tiny(a));
+  a = {};
+  a.window = 7, a.qkv_bias = true, a.activation = Function::fatrelu, a.activation_threshold = 0.01f;
+  configs.push_back(tiny(a));
+  a.activation = Function::relu, a.activation_threshold = 0, a.activate_up = true;
+  configs.push_back(tiny(a));
   Config dropped = tiny();
   dropped.layers[0].mixer = std::monostate{};
   dropped.layers[2].mlp = std::monostate{};
   configs.push_back(dropped);
+  Config uncommon = tiny();
+  uncommon.embedding_scale = 5.656854f, uncommon.branch_scale = 0.19f, uncommon.logit_scale = 1.0f / 6;
+  std::get<SoftmaxAttention>(uncommon.layers[1].mixer).inner_norm = true;
+  std::get<SoftmaxAttention>(uncommon.layers[1].mixer).window = 9;
+  std::get<GatedMlp>(uncommon.layers[2].mlp).inner_norm = true;
+  const std::vector<RotaryScaling> scalings{LinearScaling{2.5f}, Llama3Scaling{.factor = 32},
+                                            YarnScaling{.factor = 4, .attention_factor = 1.1f, .original_context = 64},
+                                            FactorScaling{{1, 2, 3.3f, 4}}};
+  for (const RotaryScaling& scaling : scalings) {
+    configs.push_back(tiny());  // as transformers writes it, where that can be
+    configs.back().rotary.scaling = uncommon.rotary.scaling = scaling;
+    configs.push_back(uncommon);
+  }
   for (const Config& config : configs) {
     const std::string text = to_json(config).dump();
     EXPECT_EQ(config_from_json(parse_json(text, "test"), "test"), config) << text;
@@ -82,6 +100,13 @@ TEST(Config, WhatIsUnknownIsRefusedByName) {
   EXPECT_THAT(with("hidden_size", 1e30), HasSubstr("hidden_size"));
   EXPECT_THAT(with("num_hidden_layers", -1), HasSubstr("num_hidden_layers"));
   EXPECT_THAT(with("head_dim", 7), HasSubstr("even number"));
+  EXPECT_THAT(with("rope_theta", -1), HasSubstr("rotary base"));
+  const Json llama3{{"rope_type", "llama3"},
+                    {"factor", 8},
+                    {"low_freq_factor", 4},
+                    {"high_freq_factor", 4},
+                    {"original_max_position_embeddings", 32}};
+  EXPECT_THAT(with("rope_scaling", llama3), HasSubstr("high_freq_factor"));
 }
 
 TEST(Config, FlagsThatDoNotFitTogetherAreUsageErrors) {

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/threads.h"
+
 namespace sparsam {
 
 namespace {
@@ -69,12 +71,14 @@ RotaryTables::RotaryTables(const Rotary& rotary, i64 head_dim, i64 positions) {
   const std::vector<double> frequencies = rotary_frequencies(rotary, head_dim);
   const auto* yarn = std::get_if<YarnScaling>(&rotary.scaling);
   const double stretch = yarn ? static_cast<double>(yarn->attention_factor) : 1;
-  for (i64 i = 0; i < pairs; ++i)
-    for (i64 p = 0; p < positions; ++p) {
-      const double angle = static_cast<double>(p) * frequencies[static_cast<size_t>(i)];
-      cosine(p, i) = static_cast<float>(stretch * std::cos(angle));
-      sine(p, i) = static_cast<float>(stretch * std::sin(angle));
-    }
+  parallel_ranges(positions, 64, [&](int, i64 begin, i64 end) {
+    for (i64 p = begin; p < end; ++p)
+      for (i64 i = 0; i < pairs; ++i) {
+        const double angle = static_cast<double>(p) * frequencies[static_cast<size_t>(i)];
+        cosine(p, i) = static_cast<float>(stretch * std::cos(angle));
+        sine(p, i) = static_cast<float>(stretch * std::sin(angle));
+      }
+  });
 }
 
 NormActivations norm_forward(const Execution& e, const NormParams<Matrix>& w, In<float, 2> x) {

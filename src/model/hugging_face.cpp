@@ -12,81 +12,29 @@ namespace sparsam {
 namespace {
 
 // Fields that do not change what a model computes for given tokens: training, generation, bookkeeping.
-constexpr const char* harmless[] = {"architectures",
-                                    "torch_dtype",
-                                    "dtype",
-                                    "transformers_version",
-                                    "_name_or_path",
-                                    "_commit_hash",
-                                    "auto_map",
-                                    "use_cache",
-                                    "pretraining_tp",
-                                    "initializer_range",
-                                    "init_std",
-                                    "gradient_checkpointing",
-                                    "torchscript",
-                                    "bos_token_id",
-                                    "eos_token_id",
-                                    "pad_token_id",
-                                    "unk_token_id",
-                                    "sep_token_id",
-                                    "decoder_start_token_id",
-                                    "forced_eos_token_id",
-                                    "prefix",
-                                    "name",
-                                    "id2label",
-                                    "label2id",
-                                    "problem_type",
-                                    "task_specific_params",
-                                    "attention_dropout",
-                                    "attention_probs_dropout_prob",
-                                    "hidden_dropout",
-                                    "hidden_dropout_prob",
-                                    "classifier_dropout",
-                                    "attn_pdrop",
-                                    "embd_pdrop",
-                                    "resid_pdrop",
-                                    "embd_layer_dropout",
-                                    "dropout",
-                                    "activation_dropout",
-                                    "layerdrop",
-                                    "mlp_dropout",
-                                    "output_attentions",
-                                    "output_hidden_states",
-                                    "return_dict",
-                                    "is_decoder",
-                                    "is_encoder_decoder",
-                                    "summary_activation",
-                                    "summary_first_dropout",
-                                    "summary_proj_to_labels",
-                                    "summary_type",
-                                    "summary_use_proj",
-                                    "attn_implementation",
-                                    "_attn_implementation",
-                                    "_flash_attn_2_enabled",
-                                    "use_flash_attn",
-                                    "model_max_length",
-                                    "n_ctx",
-                                    "is_composition",
-                                    "chunk_size_feed_forward",
-                                    "cross_attention_hidden_size",
-                                    "tie_encoder_decoder",
-                                    "finetuning_task",
-                                    "tokenizer_class",
-                                    "unsloth_version",
-                                    "unsloth_fixed",
-                                    "use_bfloat16",
-                                    "rotary_emb_scale_base",
-                                    "initializer_factor",
-                                    "reorder_and_upcast_attn",
-                                    "tp_parallel",
-                                    "low_cpu_mem_usage"};
+constexpr std::string_view harmless =
+    "architectures torch_dtype dtype transformers_version _name_or_path _commit_hash auto_map "
+    "transformers.js_config is_llama_config unsloth_version unsloth_fixed tokenizer_class model_max_length "
+    "_attn_implementation attn_implementation _flash_attn_2_enabled use_flash_attn use_bfloat16 torchscript "
+    "use_cache pretraining_tp initializer_range initializer_factor init_std gradient_checkpointing "
+    "bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id cls_token_id mask_token_id "
+    "decoder_start_token_id forced_bos_token_id forced_eos_token_id bad_words_ids suppress_tokens prefix name "
+    "id2label label2id num_labels _num_labels problem_type task_specific_params finetuning_task "
+    "attention_dropout attention_probs_dropout_prob hidden_dropout hidden_dropout_prob classifier_dropout "
+    "attn_pdrop embd_pdrop resid_pdrop dropout activation_dropout layerdrop mlp_dropout embd_layer_dropout "
+    "output_attentions output_hidden_states output_scores return_dict use_return_dict return_dict_in_generate "
+    "is_decoder is_encoder_decoder summary_activation summary_first_dropout summary_proj_to_labels "
+    "summary_type summary_use_proj n_ctx do_sample max_length min_length num_beams num_beam_groups "
+    "num_return_sequences temperature top_k top_p typical_p repetition_penalty length_penalty "
+    "diversity_penalty early_stopping no_repeat_ngram_size encoder_no_repeat_ngram_size remove_invalid_values "
+    "exponential_decay_length_penalty begin_suppress_tokens chunk_size_feed_forward "
+    "cross_attention_hidden_size tie_encoder_decoder tf_legacy_loss reorder_and_upcast_attn";
 
 // What changes the numbers and is never supported, with the reason.
 void refuse_unsupported(ConfigFile& file) {
   if (const Json* found = file.fields.find("quantization_config"))
     file.fields.fail_value("quantization_config", *found, "none: weights quantised in this way are not read");
-  for (const char* name : {"is_moe", "cross_attention", "add_cross_attention"})
+  for (const char* name : {"is_moe", "add_cross_attention", "use_mrope", "rope_interleaved"})
     if (file.json.contains(name)) file.only(name, false);
 }
 
@@ -132,7 +80,11 @@ HuggingFaceModel read_hugging_face(const Json& json, const std::string& where) {
   const std::string type = file.fields.required<std::string>("model_type");
   refuse_unsupported(file);
   HuggingFaceModel model = read_family(file, type);
-  for (const char* name : harmless) file.fields.ignore(name);
+  for (size_t at = 0; at < harmless.size();) {
+    const size_t end = std::min(harmless.find(' ', at), harmless.size());
+    file.fields.ignore(harmless.substr(at, end - at));
+    at = end + 1;
+  }
   file.fields.finish();
   validate(model.config, where);
   return model;
@@ -165,11 +117,15 @@ std::optional<i64> ConfigFile::nullable(std::string_view name, std::optional<i64
 
 namespace {
 
+// Beyond these are mistakes or attacks; within them every number fits a float.
+constexpr Limits<double> bases{.least = 0, .most = 1e30}, factors{.least = 0, .most = 1e9};
+
 double attention_factor(Fields& f, double factor) {
   const auto stretch = [&](double weight) { return factor <= 1 ? 1.0 : 0.1 * weight * std::log(factor) + 1; };
-  const double mscale = f.or_default<double>("mscale", 0), all = f.or_default<double>("mscale_all_dim", 0);
+  const double mscale = f.or_default<double>("mscale", 0, factors);
+  const double all = f.or_default<double>("mscale_all_dim", 0, factors);
   const double by_default = mscale != 0 && all != 0 ? stretch(mscale) / stretch(all) : stretch(1);
-  return f.or_default<double>("attention_factor", by_default);
+  return f.or_default<double>("attention_factor", by_default, factors);
 }
 
 // The scaling that an object describes; its other fields are the caller's.
@@ -190,7 +146,7 @@ RotaryScaling read_scaling(Fields& f, i64 context) {
                      .truncate = f.or_default<bool>("truncate", true),
                      .original_context = f.or_default<i64>("original_max_position_embeddings", context, positions)};
     const double ratio = static_cast<double>(context) / static_cast<double>(yarn.original_context);
-    const double factor = f.or_default<double>("factor", ratio);
+    const double factor = f.or_default<double>("factor", ratio, factors);
     yarn.factor = static_cast<float>(factor);
     yarn.attention_factor = static_cast<float>(attention_factor(f, factor));
     return yarn;
@@ -202,12 +158,12 @@ RotaryScaling read_scaling(Fields& f, i64 context) {
 
 Rotary read_rotary(ConfigFile& file, i64 head_dim, i64 context, const RotaryDefaults& defaults) {
   Fields& fields = file.fields;
-  double base = fields.or_default<double>(defaults.base_name, defaults.base);
+  double base = fields.or_default<double>(defaults.base_name, defaults.base, bases);
   double part = fields.or_default<double>(defaults.part_name, defaults.part);
   Rotary rotary;
   if (fields.find("rope_parameters")) {
     Fields f = fields.object("rope_parameters");
-    base = f.or_default<double>("rope_theta", base);
+    base = f.or_default<double>("rope_theta", base, bases);
     part = f.or_default<double>("partial_rotary_factor", part);
     rotary.scaling = read_scaling(f, context);
     f.finish();
@@ -265,10 +221,7 @@ void place(LinearParams<Source>& linear, i64 stored_rows, i64 first, i64 block, 
 }
 
 void share_norms(Params<Source>& sources) {
-  for (auto& layer : sources.layers) {
-    layer.mlp.norm = layer.attention.norm;
-    layer.mlp.norm.gain.shared = layer.mlp.norm.bias.shared = true;
-  }
+  for (auto& layer : sources.layers) layer.mlp.norm = layer.attention.norm;
 }
 
 }  // namespace sparsam

@@ -17,7 +17,6 @@ struct Source {
   i64 block = 0, stride = 0;  // the parameter is blocks of so many rows, so far apart; 0: one block
   bool transposed = false;    // the tensor is (in, out): its columns are the rows meant above
   float offset = 0;           // is added to the stored numbers (Gemma's gains)
-  bool shared = false;        // the tensor is another parameter too: of norms that two branches share
 };
 
 struct HuggingFaceModel {

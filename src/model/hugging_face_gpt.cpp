@@ -107,7 +107,7 @@ HuggingFaceModel read_gpt_neox(ConfigFile& file) {
               .out_bias = bias,
               .mlp_bias = true});
   // Newer files say rope_theta and partial_rotary_factor.
-  const double base = file.fields.or_default<double>("rope_theta", 10000);
+  const double base = file.fields.or_default<double>("rope_theta", 10000, {.least = 0, .most = 1e30});
   const double part = file.fields.or_default<double>("partial_rotary_factor", 0.25);
   config.rotary = read_rotary(file, config.dim / heads, config.context,
                               {.base = base, .part = part, .base_name = "rotary_emb_base", .part_name = "rotary_pct"});

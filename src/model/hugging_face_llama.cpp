@@ -132,9 +132,10 @@ void read_phi3(ConfigFile& file, HuggingFaceModel& model) {
 void read_minicpm(ConfigFile& file, Config& config) {
   read_attention_bias(file, config);
   const double layers = static_cast<double>(std::max<size_t>(config.layers.size(), 1));
-  const double base = file.fields.or_default<double>("dim_model_base", 1);
+  const double base = file.fields.or_default<double>("dim_model_base", 1, {.least = 0, .most = 1e9});
   config.embedding_scale = file.fields.or_default<float>("scale_emb", 1);
-  config.branch_scale = static_cast<float>(file.fields.or_default<double>("scale_depth", 1) / std::sqrt(layers));
+  config.branch_scale = static_cast<float>(file.fields.or_default<double>("scale_depth", 1, {.least = 0, .most = 1e9}) /
+                                           std::sqrt(layers));
   config.logit_scale = static_cast<float>(base / static_cast<double>(config.dim));
 }
 

@@ -108,7 +108,7 @@ std::string shape_text(const std::vector<i64>& shape) { return TensorEntry{{}, {
 
 // Calls f(row of the parameter, column, index in the tensor) in an order that suits both.
 void for_each_element(const Source& source, const Rows& rows, i64 stored_rows, auto&& f) {
-  constexpr i64 tile = 64;
+  constexpr i64 tile = 16;  // a cache line of either side
   parallel_ranges(rows.count, tile, [&](int, i64 begin, i64 end) {
     for (i64 r0 = begin; r0 < end; r0 += tile)
       for (i64 c0 = 0; c0 < rows.cols; c0 += tile)
@@ -139,7 +139,6 @@ class Reader {
 
   // After all parameters: tensors that no parameter lies in.
   void finish() {
-    for (const TensorEntry* tensor : copied_) storage_.files.release(*tensor);
     const std::string& head = model_.sources.head.tensor;  // some writers store the tied head a second time
     for (const auto& [name, entry] : storage_.files.all())
       if (!used_.contains(name) && !is_buffer(name) && !(model_.config.tied && name == head))
@@ -186,7 +185,7 @@ class Reader {
         Word* to = copy.as<Word>().data();
         for_each_element(source, rows, stored_rows, [&](i64 r, i64 c, i64 at) { to[r * rows.cols + c] = from[at]; });
       });
-      copied_.insert(&entry);
+      storage_.files.release(entry);  // at once, so that no more than one tensor is in memory twice
     }
     return {dtype, spec.rows, spec.cols, copy.bytes()};
   }
@@ -195,7 +194,6 @@ class Reader {
   std::string where_;
   Storage& storage_;
   std::set<std::string> used_;
-  std::set<const TensorEntry*> copied_;
 };
 
 // `path`: a directory, or a file with config.json beside it.

@@ -56,6 +56,21 @@ std::vector<Case> cases() {
     a.gated = gpt2.gated, a.activation = gpt2.activation, a.norm = gpt2.norm, a.norm_bias = gpt2.norm_bias;
     a.positions = gpt2.positions, a.qkv_bias = a.out_bias = a.mlp_bias = true;
   });
+  add("window", [](Architecture& a) { a.window = 3, a.kv_heads = 1; });
+  add("both branches activated", [](Architecture& a) { a.activate_up = true; });
+  add("scales", [](Architecture&) {});
+  all.back().config.embedding_scale = 3, all.back().config.branch_scale = 0.5f, all.back().config.logit_scale = 0.7f;
+  all.push_back({"scales, side by side", all.back().config});
+  all.back().config.residual = Residual::parallel;
+  all.push_back({"scales and learned positions", all.back().config});
+  all.back().config.positions = Positions::learned;
+  add("inner norms", [](Architecture& a) { a.heads = 4, a.kv_heads = 2, a.head_dim = 4; });
+  for (Layer& layer : all.back().config.layers) {
+    std::get<SoftmaxAttention>(layer.mixer).inner_norm = true;
+    std::get<GatedMlp>(layer.mlp).inner_norm = true;
+  }
+  add("YaRN", [](Architecture&) {});
+  all.back().config.rotary.scaling = YarnScaling{.factor = 4, .attention_factor = 1.3f, .original_context = 6};
   add("dropped sublayers", [](Architecture& a) { a.layers = 3; });
   all.back().config.layers[0].mlp = std::monostate{};
   all.back().config.layers[1].mixer = std::monostate{};
