@@ -116,7 +116,7 @@ TEST_F(CliTest, HelpIsOnStandardOutputWithAnExample) {
 }
 
 TEST_F(CliTest, MissingFilesAreNamed) {
-  EXPECT_THAT(error_of("eval @absent --data @text.txt", 1), HasSubstr("absent: no such model directory"));
+  EXPECT_THAT(error_of("eval @absent --data @text.txt", 1), HasSubstr("absent: no such model"));
   EXPECT_THAT(error_of("eval @model --data @absent.txt", 1), HasSubstr("absent.txt"));
   EXPECT_THAT(error_of("eval @model --data @empty.txt", 1), HasSubstr("empty.txt: empty"));
   EXPECT_THAT(error_of("score @model --data @empty.txt", 1), HasSubstr("empty.txt: empty"));
@@ -287,6 +287,48 @@ TEST_F(CliTest, InspectWithoutATokenizerAndBackends) {
   EXPECT_EQ(sum, json["parameters"].get<i64>());
   EXPECT_THAT(run("inspect @mute").out, HasSubstr("layers 0-2"));
   EXPECT_THAT(json_of("backends")["accelerated"], Not(IsEmpty()));
+}
+
+TEST_F(CliTest, InspectReadsEveryKindOfFile) {
+  const std::string golden = SPARSAM_TEST_DATA "/golden/";
+  const Json model = json_of("inspect @model");
+  i64 parameters = 0, bytes = 0;
+  for (const auto& [kind, count] : model["parameters_by_kind"].get_ref<const Json::object_t&>())
+    parameters += count.get<i64>();
+  for (const auto& [dtype, count] : model["bytes_by_dtype"].get_ref<const Json::object_t&>()) bytes += count.get<i64>();
+  EXPECT_EQ(parameters, model["parameters"].get<i64>());
+  EXPECT_EQ(bytes, model["weight_bytes"].get<i64>());
+  EXPECT_EQ(model["tokenizer"]["kind"], "byte-level BPE");
+  EXPECT_TRUE(model["tokenizer"]["chat_template"].is_null());
+  EXPECT_EQ(json_of("inspect @model/config.json")["parameters"], model["parameters"]);
+  EXPECT_EQ(json_of("inspect @model/tokenizer.json")["tokenizer"]["vocab"], model["tokenizer"]["vocab"]);
+
+  const Json tensors = json_of("inspect @model/model.safetensors");
+  EXPECT_EQ(tensors["format"], "safetensors");
+  EXPECT_EQ(tensors["parameters"], model["parameters"]);
+  EXPECT_EQ(json_of("inspect @model --tensors")["tensor_list"], tensors["tensor_list"]);
+  const Json torch = json_of("inspect " + golden + "torch/linear.pt");
+  EXPECT_EQ(torch["format"], "torch");
+  EXPECT_EQ(torch["tensor_list"][0], (Json{{"name", "weight"}, {"dtype", "f32"}, {"shape", {2, 3}}, {"bytes", 24}}));
+  EXPECT_EQ(json_of("inspect " + golden + "chat/qwen3.jinja")["chat_template"], "supported");
+  EXPECT_THAT(run("inspect @model/model.safetensors").out, HasSubstr("model.embed_tokens.weight"));
+
+  write_text(folder / "alien.jinja", "{{ 1 }}\n{% extends 'x' %}");
+  EXPECT_THAT(error_of("inspect @alien.jinja", 1), HasSubstr("alien.jinja: line 2: unknown tag 'extends'"));
+}
+
+TEST_F(CliTest, ChatPutsAMessageAsTheModelsTemplateDoes) {
+  write_model("talker", 1);
+  write_text(folder / "talker/chat_template.jinja",
+             "{% for m in messages %}{{ m.role }} says {{ m.content }}{{ eos_token }}\n{% endfor %}assistant says ");
+  const std::string flags = " --chat hello --system be_brief --tokens 3 --quiet --seed 1";
+  const Json answer = json_of("generate @talker" + flags);
+  EXPECT_EQ(answer["prompt"], "system says be_brief<|endoftext|>\nuser says hello<|endoftext|>\nassistant says ");
+  EXPECT_EQ(run("generate @talker" + flags).out, answer["text"].get<std::string>() + "\n") << "the answer alone";
+  EXPECT_EQ(json_of("inspect @talker")["tokenizer"]["chat_template"], "supported");
+  EXPECT_THAT(error_of("generate @model --chat hello", 1), HasSubstr("chat template: there is none"));
+  EXPECT_THAT(error_of("generate @talker --chat hello --prompt x", 2), HasSubstr("--prompt"));
+  EXPECT_THAT(error_of("generate @talker --system x", 2), HasSubstr("--chat"));
 }
 
 TEST_F(CliTest, AFullDiskIsAnError) {

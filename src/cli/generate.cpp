@@ -7,6 +7,7 @@
 #include "cli/common.h"
 #include "infer/text_stream.h"
 #include "measure/finite.h"
+#include "text/chat_template.h"
 
 namespace sparsam {
 
@@ -14,7 +15,7 @@ namespace {
 
 struct GenerateFlags {
   ModelFlags model;
-  std::string prompt, cache = "f16";
+  std::string prompt, chat, system, cache = "f16";
   i64 context = 0;
   GenerateOptions options;
 };
@@ -34,6 +35,20 @@ std::vector<i32> prompt_tokens(const std::string& prompt, const Tokenizer& token
   if (tokens.empty() && tokenizer.end_of_text()) tokens.push_back(*tokenizer.end_of_text());
   if (tokens.empty()) fail_usage("generate: --prompt is empty, and the tokenizer has no token that begins a text");
   return tokens;
+}
+
+// What a user says as the model's chat template puts it, up to where the assistant begins to speak.
+std::string chat_prompt(const GenerateFlags& flags, const Tokenizer& tokenizer) {
+  const std::string where = flags.model.path + ": chat template";
+  if (!tokenizer.chat_template()) fail("{}: there is none; give the whole text with --prompt", where);
+  const auto text_of = [&](std::optional<i32> id) {
+    return id ? std::optional(std::string(tokenizer.bytes_of(*id))) : std::nullopt;
+  };
+  std::vector<ChatMessage> messages;
+  if (!flags.system.empty()) messages.push_back({"system", flags.system});
+  messages.push_back({"user", flags.chat});
+  return ChatTemplate::parse(*tokenizer.chat_template(), where)
+      .render(messages, {.bos = text_of(tokenizer.beginning_of_text()), .eos = text_of(tokenizer.end_of_text())});
 }
 
 std::string_view explain(GenerationEnd end) {
@@ -59,7 +74,11 @@ Exit run_generate(GenerateFlags flags, const Common& common) {
   const OpenModel open = open_model(flags.model);
   check_finite(open.model, open.path);
   const auto backend = make_backend(flags.model.backend);
-  const std::vector<i32> prompt = prompt_tokens(flags.prompt, open.tokenizer);
+  const bool chat = !flags.chat.empty();
+  if (chat) flags.prompt = chat_prompt(flags, open.tokenizer);
+  // A chat template writes the token that begins a text itself.
+  const std::vector<i32> prompt =
+      chat ? open.tokenizer.encode(flags.prompt) : prompt_tokens(flags.prompt, open.tokenizer);
   Session session(open.model, *backend, {.compute = open.compute, .cache = cache, .positions = flags.context});
   if (static_cast<i64>(prompt.size()) > session.positions())
     fail("generate: the prompt has {} tokens, more than the {} positions of the context", prompt.size(),
@@ -72,7 +91,7 @@ Exit run_generate(GenerateFlags flags, const Common& common) {
     }
     return !interrupted();
   };
-  show(to_well_formed(flags.prompt));
+  if (!chat) show(to_well_formed(flags.prompt));
   const Generation result = generate(session, open.tokenizer, prompt, flags.options, show);
 
   if (common.json) {
@@ -105,7 +124,11 @@ void add_generate(CLI::App& program, Command& command) {
   sampling.temperature = 0.8;
   CLI::App* verb = add_verb(program, command, "generate", "continue a text");
   add_model_flags(verb, flags->model);
-  verb->add_option("--prompt", flags->prompt, "text to continue");
+  CLI::Option* prompt = verb->add_option("--prompt", flags->prompt, "text to continue");
+  CLI::Option* chat =
+      verb->add_option("--chat", flags->chat, "what a user says, put as the model's chat template does");
+  verb->add_option("--system", flags->system, "what the system message says, before that")->needs(chat);
+  chat->excludes(prompt);
   verb->add_option("--tokens,-n", flags->options.tokens, "most tokens to generate")
       ->check(in_range(0, i64{1} << 40))
       ->capture_default_str();

@@ -1,8 +1,13 @@
-// sparsam inspect: what a model directory holds and what it costs, without running it.
+// sparsam inspect: what a model or one of its files holds and what it costs, without running it.
+#include "cli/inspect.h"
+
+#include <fmt/ranges.h>
+
+#include <map>
 #include <optional>
 
 #include "base/progress.h"
-#include "cli/common.h"
+#include "formats/gguf.h"
 
 namespace sparsam {
 
@@ -48,21 +53,51 @@ std::string layer_text(const Layer& layer) {
   return text + "; no MLP";
 }
 
-Json tokenizer_json(const std::optional<Tokenizer>& tokenizer) {
-  if (!tokenizer) return nullptr;
-  const auto id = [](std::optional<i32> token) { return token ? Json(*token) : Json(nullptr); };
-  return {{"vocab", tokenizer->vocab_size()},
-          {"end_of_text", id(tokenizer->end_of_text())},
-          {"beginning_of_text", id(tokenizer->beginning_of_text())}};
+// Parameters by what they do, and bytes by number format.
+struct Parts {
+  std::map<std::string, i64> parameters{{"embedding", 0}, {"attention", 0}, {"mlp", 0}, {"norm", 0}, {"head", 0}};
+  std::map<std::string, i64> bytes_by_dtype;
+};
+Parts parts_of(const Model& model) {
+  Parts parts;
+  for_each_parameter(
+      parameter_specs(model.config),
+      [&](const std::string& name, const ParameterSpec& spec, const Matrix& matrix) {
+        const auto holds = [&](std::string_view part) { return name.find(part) != std::string::npos; };
+        const char* kind = holds("norm")         ? "norm"
+                           : holds("embed_")     ? "embedding"
+                           : holds("self_attn.") ? "attention"
+                           : holds("mlp.")       ? "mlp"
+                                                 : "head";
+        parts.parameters[kind] += spec.size();
+        parts.bytes_by_dtype[std::string(name_of(matrix.dtype))] += static_cast<i64>(matrix.bytes.size());
+      },
+      model.weights);
+  return parts;
 }
 
-Json model_json(const Model& model, const std::optional<Tokenizer>& tokenizer) {
+// The format of the files and the name that they give the architecture: "gguf: llama", "Hugging Face: qwen2".
+std::string stored_as(const fs::path& path) {
+  if (path.extension() == ".gguf") {
+    const GgufFile file = GgufFile::open(path);
+    return "gguf: " + printable(GgufFields(file).required<std::string>("general.architecture"));
+  }
+  if (!fs::is_directory(path)) return "llama2.c";
+  const std::string config = (path / "config.json").string();
+  const Json json = parse_json(read_text(config), config);
+  return "Hugging Face: " + printable(Fields(json, config).or_default<std::string>("model_type", "no model_type"));
+}
+
+Json model_json(const std::string& path, const Model& model, const std::optional<Tokenizer>& tokenizer) {
   const Config& config = model.config;
+  const Parts parts = parts_of(model);
   Json per_layer = Json::array();
   for (size_t i = 0; i < config.layers.size(); ++i) per_layer.push_back(layer_json(config, i));
   return {{"architecture", architecture_name(config)},
+          {"stored_as", stored_as(path)},
           {"parameters", parameter_count(config)},
           {"embedding_parameters", embedding_parameter_count(config)},
+          {"parameters_by_kind", parts.parameters},
           {"layers", config.layers.size()},
           {"dim", config.dim},
           {"vocab", config.vocab},
@@ -73,6 +108,7 @@ Json model_json(const Model& model, const std::optional<Tokenizer>& tokenizer) {
           {"tied", config.tied},
           {"dtype", name_of(model.weights.token_embedding.dtype)},
           {"weight_bytes", weight_bytes(model)},
+          {"bytes_by_dtype", parts.bytes_by_dtype},
           {"decode_bytes", decode_bytes(model)},
           {"cache_bytes_per_token", cache_bytes_per_token(config)},
           {"flops_per_token", flops_per_token(config, static_cast<double>(config.context) / 2)},
@@ -80,14 +116,35 @@ Json model_json(const Model& model, const std::optional<Tokenizer>& tokenizer) {
           {"per_layer", per_layer}};
 }
 
+void print_tokenizer(const Json& tokenizer) {
+  if (tokenizer.is_null()) {
+    fmt::print("  tokenizer        none\n");
+    return;
+  }
+  const auto text = [&](const char* field) {
+    const Json& value = tokenizer[field];
+    return value.is_null() ? "none" : value.is_string() ? value.get<std::string>() : value.dump();
+  };
+  fmt::print("  tokenizer        {} tokens, {}\n", format_count(tokenizer["vocab"].get<double>()), text("kind"));
+  fmt::print("    special        {} tokens, text begins with {}, ends with {}\n", text("special_tokens"),
+             text("beginning_of_text"), text("end_of_text"));
+  fmt::print("    chat template  {}\n", text("chat_template"));
+}
+
 void print_model(const std::string& path, const Model& model, const std::optional<Tokenizer>& tokenizer) {
   const Config& config = model.config;
   const auto number = [](auto value) { return format_count(static_cast<double>(value)); };
-  fmt::print("{}: {}\n", path, architecture_name(config));
+  fmt::print("{}: {} ({})\n", path, architecture_name(config), stored_as(path));
   fmt::print("  parameters       {} ({} of them in tables)\n", number(parameter_count(config)),
              number(embedding_parameter_count(config)));
-  fmt::print("  weights          {} in {}\n", format_bytes(static_cast<double>(weight_bytes(model))),
-             name_of(model.weights.token_embedding.dtype));
+  const Parts parts = parts_of(model);
+  std::vector<std::string> kinds, dtypes;
+  for (const auto& [kind, count] : parts.parameters)
+    if (count > 0) kinds.push_back(fmt::format("{} {}", kind, number(count)));
+  for (const auto& [dtype, bytes] : parts.bytes_by_dtype)
+    dtypes.push_back(fmt::format("{} in {}", format_bytes(static_cast<double>(bytes)), dtype));
+  fmt::print("    by kind        {}\n", fmt::join(kinds, ", "));
+  fmt::print("  weights          {}\n", fmt::join(dtypes, ", "));
   fmt::print("  cache per token  {} bytes in f16; {} for all {} positions\n", number(cache_bytes_per_token(config)),
              format_bytes(static_cast<double>(cache_bytes_per_token(config) * config.context)), number(config.context));
   fmt::print("  operations       {} M per token in the middle of its context\n",
@@ -95,10 +152,7 @@ void print_model(const std::string& path, const Model& model, const std::optiona
   fmt::print("  shape            dim {}, vocabulary {}{}, {} norm, {} positions, {} residual\n", config.dim,
              number(config.vocab), config.tied ? " (tied head)" : "", enum_name(config.norm.kind),
              enum_name(config.positions), enum_name(config.residual));
-  if (tokenizer)
-    fmt::print("  tokenizer        {} tokens\n", number(tokenizer->vocab_size()));
-  else
-    fmt::print("  tokenizer        none\n");
+  print_tokenizer(tokenizer_json(tokenizer));
   for (size_t i = 0; i < config.layers.size();) {
     size_t end = i + 1;
     while (end < config.layers.size() && config.layers[end] == config.layers[i]) ++end;
@@ -108,23 +162,71 @@ void print_model(const std::string& path, const Model& model, const std::optiona
   }
 }
 
+// A file that is no model: its tensors by name, or its tokenizer, or one line a fact.
+void print_file(const std::string& path, const Json& json) {
+  fmt::print("{}\n", path);
+  for (const auto& [key, value] : json.items()) {
+    if (key == "tokenizer") {
+      print_tokenizer(value);
+    } else if (key == "tensor_list") {
+      for (const Json& tensor : value)
+        fmt::print("  {:<40} {:<5} {}\n", tensor["name"].get<std::string>(), tensor["dtype"].get<std::string>(),
+                   tensor["shape"].dump());
+    } else {
+      fmt::print("  {:<16} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+    }
+  }
+}
+
+std::optional<Tokenizer> tokenizer_beside(const fs::path& path) {
+  if (path.extension() == ".gguf") {
+    const GgufFile file = GgufFile::open(path);
+    return GgufFields(file).find("tokenizer.ggml.model") ? std::optional(Tokenizer::load(path)) : std::nullopt;
+  }
+  const bool has = fs::exists(path / "tokenizer.json") || fs::exists(path / "tokenizer.model");
+  return has ? std::optional(Tokenizer::load(path)) : std::nullopt;
+}
+
+Json inspect_file(FileKind kind, const fs::path& path) {
+  switch (kind) {
+    case FileKind::tensors:
+      return inspect_tensors(path);
+    case FileKind::vocabulary:
+      return inspect_vocabulary(path);
+    case FileKind::config:
+      return inspect_config(path);
+    case FileKind::chat:
+      return inspect_chat_template(path);
+    case FileKind::model:
+      break;
+  }
+  check(false, "a model is inspected as one");
+  return {};
+}
+
+Exit run_inspect(const std::string& path, bool tensors, bool json) {
+  const FileKind kind = tensors && !fs::is_directory(path) ? FileKind::tensors : kind_of_file(path);
+  if (kind != FileKind::model || tensors) {
+    const Json file = tensors ? inspect_tensors(path) : inspect_file(kind, path);
+    json ? print_json(file) : print_file(path, file);
+    return Exit::done;
+  }
+  const Model model = load_model(path);
+  const std::optional<Tokenizer> tokenizer = tokenizer_beside(path);
+  json ? print_json(model_json(path, model, tokenizer)) : print_model(path, model, tokenizer);
+  return Exit::done;
+}
+
 }  // namespace
 
 void add_inspect(CLI::App& program, Command& command) {
   const auto path = std::make_shared<std::string>();
-  CLI::App* verb = add_verb(program, command, "inspect", "what a model holds and what it costs");
-  verb->add_option("MODEL", *path, "model directory")->required();
+  const auto tensors = std::make_shared<bool>(false);
+  CLI::App* verb = add_verb(program, command, "inspect", "what a model or a file of one holds and what it costs");
+  verb->add_option("MODEL", *path, "model directory, or a file: weights, tokenizer, config, chat template")->required();
+  verb->add_flag("--tensors", *tensors, "list the tensors as they are stored, whatever model they belong to");
   add_example(verb, "sparsam inspect model --json");
-  on_chosen(verb, command, [path, &command] {
-    const Model model = load_model(*path);
-    std::optional<Tokenizer> tokenizer;
-    if (fs::exists(fs::path(*path) / "tokenizer.json")) tokenizer = Tokenizer::load(*path);
-    if (command.common.json)
-      print_json(model_json(model, tokenizer));
-    else
-      print_model(*path, model, tokenizer);
-    return Exit::done;
-  });
+  on_chosen(verb, command, [path, tensors, &command] { return run_inspect(*path, *tensors, command.common.json); });
 }
 
 }  // namespace sparsam

@@ -237,6 +237,40 @@ TEST_F(HandmadeTorchFile, ArchivesThatReadersDisagreeOnAreRefused) {
   EXPECT_THAT(changed(whole.size() - 14, 9), HasSubstr("in several parts"));
 }
 
+// Archives beyond 4 GB say sizes and places in 64 bits; the fields of 32 bits are then all ones.
+TEST_F(HandmadeTorchFile, ReadsZip64) {
+  const std::string name = "a/data.pkl", bytes = empty_dict;
+  const auto archive = [&](u64 size, u64 position, u64 end_position_error) {
+    const u32 crc = static_cast<u32>(crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+    const auto common = [&](std::string& out, u16 extra) {
+      put<u64>(out, 0), put(out, crc), put<u64>(out, ~u64{0});
+      put(out, static_cast<u16>(name.size())), put(out, extra);
+    };
+    const auto sizes = [&](std::string& out, u16 more) {
+      put<u16>(out, 1), put(out, static_cast<u16>(16 + more)), put(out, size), put(out, size);
+    };
+    std::string file;
+    put<u32>(file, 0x04034b50), put<u16>(file, 45);
+    common(file, 20);
+    file.append(name), sizes(file, 0), file.append(bytes);
+    const u64 directory = file.size();
+    put<u32>(file, 0x02014b50), put<u32>(file, 45);
+    common(file, 28);
+    file.append(10, '\0'), put(file, ~u32{0}), file.append(name), sizes(file, 8), put(file, position);
+    const u64 end = file.size();
+    put<u32>(file, 0x06064b50), put<u64>(file, 44), put<u32>(file, 0), put<u64>(file, 0);
+    put<u64>(file, 1), put<u64>(file, 1), put(file, end - directory), put(file, directory);
+    put<u32>(file, 0x07064b50), put<u32>(file, 0), put(file, end + end_position_error), put<u32>(file, 1);
+    put<u32>(file, 0x06054b50), put<u32>(file, 0), put(file, ~u64{0}), put(file, ~u32{0}), put<u16>(file, 0);
+    return file;
+  };
+  EXPECT_EQ(error_of(archive(bytes.size(), 0, 0)), "no error");
+  EXPECT_THAT(error_of(archive(~u64{0} - 20, 0, 0)), HasSubstr("its data at byte"));
+  EXPECT_THAT(error_of(archive(bytes.size(), ~u64{0} - 1, 0)), HasSubstr("its header is said to begin at byte"));
+  EXPECT_THAT(error_of(archive(bytes.size(), 0, u64{1} << 60)), HasSubstr("zip64 end record is said to begin"));
+  EXPECT_THAT(error_of(archive(bytes.size(), 0, 1)), HasSubstr("zip64 end record"));
+}
+
 TEST_F(HandmadeTorchFile, EveryCutAndEveryChangedByteEndsWell) {
   const std::string whole = read_text(golden("linear.pt"));
   for (size_t length = 0; length < whole.size(); ++length)

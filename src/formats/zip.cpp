@@ -19,7 +19,7 @@ namespace {
 constexpr u32 local_signature = 0x04034b50, entry_signature = 0x02014b50, end_signature = 0x06054b50;
 constexpr u32 end64_signature = 0x06064b50, locator64_signature = 0x07064b50;
 constexpr u64 end_bytes = 22, locator64_bytes = 20, end64_bytes = 56, most_comment_bytes = 0xffff;
-constexpr u64 entry_bytes = 46, local_bytes = 30;
+constexpr u64 entry_bytes = 46;
 constexpr u16 encrypted_flags = 1 | 1 << 6 | 1 << 13, sizes_follow_flag = 1 << 3, zip64_extra = 1;
 constexpr u32 in_zip64 = 0xffffffff;
 

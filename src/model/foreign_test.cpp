@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
+#include <cmath>
 
 #include "formats/idx.h"
 #include "formats/json.h"
@@ -11,6 +11,7 @@
 #include "formats/torch_file.h"
 #include "model/llama2c.h"
 #include "model/transformer.h"
+#include "text/tokenizer.h"
 
 namespace sparsam {
 namespace {
@@ -89,6 +90,46 @@ TEST(Llama2c, StoriesContinueAsRecorded) {
     for (size_t v = 0; v < generation["last_logits_first16"].size(); ++v)
       EXPECT_NEAR(row[static_cast<i64>(v)], generation["last_logits_first16"][v].get<double>(), 1e-4);
   }
+}
+
+// 40 stories, each from its beginning-of-text token, up to 256 tokens of each.
+TEST(Llama2c, StoriesHaveTheRecordedPerplexity) {
+  const fs::path text = data / "text/english/tinystories_sample.txt", derived = data / "weights/derived/stories260K";
+  if (!fs::exists(text)) GTEST_SKIP() << "needs " << text;
+  constexpr std::string_view separator = "<|endoftext|>";
+  constexpr size_t stories = 40, most_tokens = 256;
+  const Model model = load_llama2c(data / "weights/stories260K/stories260K.bin");
+  const Tokenizer tokenizer = Tokenizer::load(derived / "tokenizer.json");
+  const auto backend = make_backend("cpu");
+  const std::string all = read_text(text);
+  std::string_view rest = all;
+  double loss = 0;
+  i64 count = 0;
+  for (size_t story = 0; story < stories; ++story) {
+    const size_t end = std::min(rest.find(separator), rest.size());
+    std::string_view one = rest.substr(0, end);
+    rest.remove_prefix(std::min(end + separator.size(), rest.size()));
+    one.remove_prefix(std::min(one.find_first_not_of(" \n"), one.size()));
+    one = one.substr(0, one.find_last_not_of(" \n") + 1);
+    std::vector<i32> ids{1};
+    tokenizer.encode(one, ids);
+    ids.resize(std::min(ids.size(), most_tokens));
+    const i64 inputs = static_cast<i64>(ids.size()) - 1;
+    const Transformer transformer(model, *backend, Compute::f32, inputs);
+    Arena arena;
+    const auto logits = transformer.logits(transformer.forward({In<i32, 1>{ids.data(), {inputs}}, 1}, arena), arena);
+    for (i64 i = 0; i < inputs; ++i) {
+      const auto row = logits[i];
+      const double largest = *std::max_element(row.begin(), row.end());
+      double sum = 0;
+      for (const float value : row) sum += std::exp(static_cast<double>(value) - largest);
+      loss += largest + std::log(sum) - static_cast<double>(row[ids[static_cast<size_t>(i) + 1]]);
+    }
+    count += inputs;
+  }
+  const Json expected = parse_json(read_text(derived / "expected.json"), "expected.json")["perplexity"];
+  EXPECT_EQ(count, expected["tokens"].get<i64>());
+  EXPECT_NEAR(std::exp(loss / static_cast<double>(count)), expected["ppl"].get<double>(), 1e-4);
 }
 
 class Llama2cHeaders : public testing::Test {

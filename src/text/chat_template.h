@@ -1,8 +1,7 @@
 // Chat templates: the part of Jinja that published models' templates use, as Hugging Face's apply_chat_template()
 // renders it. A template computes on texts, numbers, lists and dictionaries and reaches nothing else.
-//   tags        if elif else, for (with if and else; loop.index, first, last, previtem ...), break, continue, set (also
-//   a
-//               block, several names, an attribute of a namespace()), macro, generation; -, + and the rules of newlines
+//   tags        if elif else, for (with if and else; loop.index, first, last, ...), break, continue, macro, set
+//               (a value, a block, several names, an attribute of a namespace()), generation; the signs - and +
 //   operators   + - * / // % ** ~, comparisons also chained, in, and or not, a if b else c, [i] and slices
 //   the rest    filters, tests, methods and functions: the lists in text/jinja_functions.cpp
 // Differs from Jinja: tuples are lists, letter cases are ASCII's, and what is not listed is refused by name and line.
