@@ -86,7 +86,7 @@ TEST(WindowOptions, AreCheckedAgainstTheModel) {
 
 TEST(Windows, FindTheTextThatStandsInAnother) {
   std::vector<i32> a(400), b(400);
-  for (i32 i = 0; i < 400; ++i) a[static_cast<size_t>(i)] = i % 97, b[static_cast<size_t>(i)] = i % 89;
+  for (i32 i = 0; i < 400; ++i) a[static_cast<size_t>(i)] = i % 97, b[static_cast<size_t>(i)] = 200 + i % 89;
   EXPECT_EQ(overlap(a, a), 1);
   EXPECT_EQ(overlap(b, a), 0);
   std::copy(a.begin(), a.begin() + 131, b.begin() + 7);  // 100 runs of 32
