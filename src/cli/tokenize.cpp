@@ -15,7 +15,9 @@ struct TokenFlags {
 };
 
 void add_flags(CLI::App* verb, TokenFlags& flags) {
-  verb->add_option("MODEL", flags.model, "directory, tokenizer.json, sentencepiece .model or .gguf")->required();
+  verb->add_option("MODEL", flags.model,
+                   "directory, tokenizer.json, tokenizer.model or .gguf (or .tiktoken, .bin of llama2.c)")
+      ->required();
 }
 
 std::vector<i32> encode(const Tokenizer& tokenizer, std::string_view text, const TokenFlags& flags) {

@@ -71,6 +71,8 @@ Splitter::Metaspace metaspace_of(Fields& fields) {
   return metaspace;
 }
 
+}  // namespace
+
 std::string from_base64(std::string_view text, std::string_view where) {
   std::string bytes;
   u32 bits = 0;
@@ -83,14 +85,12 @@ std::string from_base64(std::string_view text, std::string_view where) {
                       : c == '+'             ? 62
                       : c == '/'             ? 63
                                              : -1;
-    if (digit < 0) fail("{}: precompiled_charsmap is not base64", where);
+    if (digit < 0) fail("{}: not base64", where);
     bits = bits << 6 | static_cast<u32>(digit);
     if ((count += 6) >= 8) bytes.push_back(static_cast<char>(bits >> (count -= 8) & 0xFF));
   }
   return bytes;
 }
-
-}  // namespace
 
 void read_normalizer(Fields fields, Normalizer& normalizer) {
   const std::string type = type_of(fields);

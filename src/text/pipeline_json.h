@@ -2,6 +2,7 @@
 // its name.
 #pragma once
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -23,5 +24,7 @@ bool read_pre_tokenizer(Fields fields, Splitter& splitter);
 void read_decoder(Fields fields, Decoder& decoder);
 // The tokens that it puts around a text.
 void read_post_processor(Fields fields, std::vector<i32>& prefix, std::vector<i32>& suffix);
+
+std::string from_base64(std::string_view text, std::string_view where);  // padding may be missing
 
 }  // namespace sparsam

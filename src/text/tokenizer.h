@@ -26,8 +26,9 @@ class Tokenizer {
   // `where` heads the errors. Everything that would change the ids and is not understood is refused by its name.
   static Tokenizer from_json(std::string_view json, std::string_view where);
   static Tokenizer from_vocabulary(const Vocabulary& vocabulary, std::string_view where);
-  // A tokenizer.json, a sentencepiece .model, a .gguf with a vocabulary, a .bin of llama2.c, or a directory that holds
-  // tokenizer.json or else tokenizer.model. Of a directory tokenizer_config.json and chat_template.jinja are read too.
+  // A tokenizer.json, a sentencepiece .model, a .gguf with a vocabulary, a .bin of llama2.c, a rank file of tiktoken,
+  // or a directory that holds tokenizer.json or else tokenizer.model. Of a directory tokenizer_config.json and
+  // chat_template.jinja are read too.
   static Tokenizer load(const fs::path& file_or_directory);
   std::string to_json() const;  // as tokenizer.json: the text that it was made from, or one that means the same
 

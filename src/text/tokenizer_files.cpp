@@ -1,4 +1,4 @@
-// Where a tokenizer comes from: one of five kinds of files, or a directory with what stands beside it.
+// Where a tokenizer comes from: one of six kinds of files, or a directory with what stands beside it.
 #include <algorithm>
 
 #include "base/error.h"
@@ -118,10 +118,14 @@ Tokenizer Tokenizer::load(const fs::path& path) {
   const fs::path kind = file.extension();
   if (kind == ".gguf") return Tokenizer(read_gguf(file));
   const MappedFile mapped(file);
-  auto data = kind == ".model" ? read_sentencepiece(mapped.text(), file.string())
-              : kind == ".bin" ? read_vocabulary(read_llama2c_vocabulary(mapped.text(), file.string()), file.string())
-                               : read_tokenizer_json(mapped.text(), file.string());
-  data->from_sentencepiece = kind == ".model";
+  const std::string where = file.string();
+  const bool sentencepiece = kind == ".model" && !is_tiktoken(mapped.text());  // Llama 3's own files are tiktoken's
+  auto data = sentencepiece ? read_sentencepiece(mapped.text(), where)
+              : kind == ".model" || kind == ".tiktoken"
+                  ? read_vocabulary(read_tiktoken_vocabulary(mapped.text(), where), where)
+              : kind == ".bin" ? read_vocabulary(read_llama2c_vocabulary(mapped.text(), where), where)
+                               : read_tokenizer_json(mapped.text(), where);
+  data->from_sentencepiece = sentencepiece;
   if (fs::is_directory(path)) read_siblings(path, *data);
   return Tokenizer(std::move(data));
 }

@@ -67,13 +67,15 @@ TEST_F(TokenizerVectors, OfLlamaCppInOtherFiles) {
                                                        {"hf/mptct", "mpt"},
                                                        {"hf/bertt", "bert-bge"},
                                                        {"spm/llama2.model", "llama-spm"},
-                                                       {"spm/llama2c_tokenizer.bin", "llama-spm"}};
+                                                       {"spm/llama2c_tokenizer.bin", "llama-spm"},
+                                                       {"tiktoken/llama3.tiktoken", "llama-bpe"},
+                                                       {"tiktoken/r50k_base.tiktoken", "gpt-2"}};
   for (const auto& [file, name] : twins) {
     SCOPED_TRACE(file);
     const Tokenizer tokenizer = Tokenizer::load(data / file);
     for (const auto& [text, ids] : vocabulary_tests(name)) same(tokenizer.encode(text), ids, text);
   }
-  EXPECT_EQ(vectors, 7 * 46);
+  EXPECT_EQ(vectors, 9 * 46);
 }
 
 TEST_F(TokenizerVectors, OfTransformersJs) {
@@ -87,6 +89,8 @@ TEST_F(TokenizerVectors, OfTransformersJs) {
                       {"llama", "Xenova/llama-tokenizer", "hf/llama"},
                       {"t5", "Xenova/t5-small", "hf/t5"},
                       {"t5", "google-t5/t5-small", "hf/t5"},
+                      {"gpt2", "Xenova/gpt-4", "tiktoken/cl100k_base.tiktoken"},
+                      {"llama", "Xenova/llama3-tokenizer-new", "tiktoken/llama3.tiktoken"},
                       {"falcon", "tiiuae/falcon-7b", "gguf-vocab/ggml-vocab-falcon.gguf"}};
   const Json all = read_json(data / "vectors/transformersjs_vectors.json");
   for (const Set& set : sets) {
@@ -98,16 +102,18 @@ TEST_F(TokenizerVectors, OfTransformersJs) {
       same(with_special(tokenizer, text), item["ids"].get<std::vector<i32>>(), text);
     }
   }
-  EXPECT_EQ(vectors, 212);
+  EXPECT_EQ(vectors, 253);
 }
 
 TEST_F(TokenizerVectors, OfSwiftTransformers) {
-  const std::pair<const char*, const char*> sets[] = {{"bert-base-uncased", "hf/bertt"},
-                                                      {"google-bert/bert-base-uncased", "hf/bertt"},
-                                                      {"distilgpt2", "hf/gpt2"},
-                                                      {"coreml-projects/Llama-2-7b-chat-coreml", "hf/llama"},
-                                                      {"t5-base", "hf/t5"},
-                                                      {"tiiuae/falcon-7b", "gguf-vocab/ggml-vocab-falcon.gguf"}};
+  const std::pair<const char*, const char*> sets[] = {
+      {"bert-base-uncased", "hf/bertt"},
+      {"google-bert/bert-base-uncased", "hf/bertt"},
+      {"distilgpt2", "hf/gpt2"},
+      {"coreml-projects/Llama-2-7b-chat-coreml", "hf/llama"},
+      {"t5-base", "hf/t5"},
+      {"pcuenq/Llama-3.2-1B-Instruct-tokenizer", "tiktoken/llama3.tiktoken"},
+      {"tiiuae/falcon-7b", "gguf-vocab/ggml-vocab-falcon.gguf"}};
   const Json all = read_json(data / "vectors/tokenizer_tests.json");
   for (const auto& [name, file] : sets) {
     SCOPED_TRACE(name);
@@ -117,11 +123,12 @@ TEST_F(TokenizerVectors, OfSwiftTransformers) {
       same(with_special(tokenizer, text), item["encoded"]["input_ids"].get<std::vector<i32>>(), text);
     }
   }
-  EXPECT_EQ(vectors, 109);
+  EXPECT_EQ(vectors, 127);
   const std::pair<const char*, const char*> paragraphs[] = {{"bert_uncased_encoded", "hf/bertt"},
                                                             {"gpt2_encoded_tokens", "hf/gpt2"},
                                                             {"llama_encoded", "hf/llama"},
                                                             {"t5_base_encoded", "hf/t5"},
+                                                            {"llama_3.2_encoded", "tiktoken/llama3.tiktoken"},
                                                             {"falcon_encoded", "gguf-vocab/ggml-vocab-falcon.gguf"}};
   for (const auto& [name, file] : paragraphs) {
     const Json item = read_json(data / "vectors" / (std::string(name) + ".json"));

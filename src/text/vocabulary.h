@@ -38,4 +38,8 @@ struct Vocabulary : SpecialIds {
 // then for each f32 score, i32 length, bytes; as sentencepiece's BPE, with spaces for "\u2581".
 Vocabulary read_llama2c_vocabulary(std::string_view bytes, std::string_view where);
 
+// Rank files of tiktoken: lines of a token in base64 and its rank. Those of r50k, p50k, cl100k and Llama 3 are known.
+bool is_tiktoken(std::string_view bytes);  // by its first line
+Vocabulary read_tiktoken_vocabulary(std::string_view bytes, std::string_view where);
+
 }  // namespace sparsam
