@@ -28,7 +28,28 @@ i64 first_not_finite(const T* bits, i64 size, T exponent) {
   return *std::min_element(found.begin(), found.end());
 }
 
+// The same of blocks: one is finite if its scales are. Returns the first element of a block that is not.
+template <class Block>
+i64 first_not_finite_block(const Block* blocks, i64 size) {
+  const auto bad = [](const Block& block) {
+    const auto infinite = [](const Half& half) { return (half.bits() & 0x7c00) == 0x7c00; };
+    bool any = infinite(block.d);
+    if constexpr (requires { block.m; }) any |= infinite(block.m);
+    if constexpr (requires { block.dmin; }) any |= infinite(block.dmin);
+    return any;
+  };
+  const i64 count = size / block_size(Block::dtype);
+  std::vector<i64> found(static_cast<size_t>(threads()), size);
+  parallel_ranges(count, i64{1} << 12, [&](int thread, i64 begin, i64 end) {
+    const Block* place = std::find_if(blocks + begin, blocks + end, bad);
+    if (place != blocks + end) found[static_cast<size_t>(thread)] = (place - blocks) * block_size(Block::dtype);
+  });
+  return *std::min_element(found.begin(), found.end());
+}
+
 i64 first_not_finite(const Matrix& m) {
+  if (is_quantised(m.dtype))
+    return with_block(m.dtype, [&]<class Block>(Block) { return first_not_finite_block(m.as<Block>(), m.size()); });
   switch (m.dtype) {
     case DType::f32:
       return first_not_finite<u32>(m.as<u32>(), m.size(), 0x7f800000);

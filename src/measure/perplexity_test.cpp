@@ -192,6 +192,28 @@ TEST(CheckFinite, ReadsSixteenBits) {
   }
 }
 
+TEST(CheckFinite, ReadsTheScalesOfBlocks) {
+  const TinyModel tiny = tiny_model();
+  for (const DType dtype : {DType::q8_0, DType::q5_1, DType::q4_0}) {
+    Model model = tiny.model;
+    Matrix& w = model.weights.layers[0].attention.o.weight;
+    const std::vector<float> zeros(32);
+    std::vector<std::byte> bytes(static_cast<size_t>(bytes_for(dtype, w.size())));
+    const Matrix blocks{dtype, w.rows, w.cols, bytes};
+    for (i64 r = 0; r < w.rows; ++r) quantize_row(dtype, zeros, {}, bytes.data() + r * blocks.row_bytes());
+    w = blocks;
+    check_finite(model, "model");
+    bytes[static_cast<size_t>(5 * blocks.row_bytes()) + (dtype == DType::q5_1 ? 3 : 1)] = std::byte{0x7c};
+    try {
+      check_finite(model, "model");
+      FAIL() << "no error";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("o_proj.weight holds"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find("at (5, 0)"), std::string::npos) << error.what();
+    }
+  }
+}
+
 // What an independent implementation recorded of a real model, in double precision.
 TEST(Perplexity, LogitsOfARealModelAreTheRecordedOnes) {
   const fs::path directory = SPARSAM_DATA "/weights/derived/stories260K";
