@@ -40,6 +40,9 @@ Charsmap::Charsmap(std::string_view bytes, std::string_view where) : bytes_(byte
     if (value >= bytes.size() - replacements_)
       fail("{}: node {} of the table of normalisations has the replacement at byte {}, but there are {}", where, i,
            value, bytes.size() - replacements_);
+    constexpr size_t longest = 256;  // bytes; NFKC's has 33
+    if (bytes.find('\0', replacements_ + value) - (replacements_ + value) > longest)
+      fail("{}: node {} of the table of normalisations has a replacement of more than {} bytes", where, i, longest);
   }
 }
 

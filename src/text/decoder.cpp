@@ -3,6 +3,7 @@
 #include <array>
 #include <charconv>
 
+#include "base/error.h"
 #include "text/byte_level.h"
 
 namespace sparsam {
@@ -66,9 +67,12 @@ std::string run(const Decoder::WordPiece& word, std::string text, bool first) {
 
 std::string Decoder::token(std::string_view name, bool first, bool added) const {
   std::string text(name);
-  for (const Step& step : steps)
+  for (const Step& step : steps) {
     if (!added || !std::holds_alternative<ByteAlphabet>(step))
       text = std::visit([&](const auto& s) { return run(s, std::move(text), first); }, step);
+    if (text.size() > 64 * name.size() + 4096)
+      fail("the tokenizer's decoder makes {} bytes of a token of {}", text.size(), name.size());
+  }
   return text;
 }
 

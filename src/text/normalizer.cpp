@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/error.h"
 #include "text/byte_level.h"
 #include "text/splitter.h"
 
@@ -112,8 +113,12 @@ std::string run(const Charsmap& charsmap, std::string_view text) {
 }  // namespace
 
 std::string Normalizer::apply(std::string_view text) const {
+  const size_t most = 64 * text.size() + (1 << 20);  // compatibility forms are up to 18 characters for one
   std::string out(text);
-  for (const Step& step : steps) out = std::visit([&](const auto& s) { return run(s, out); }, step);
+  for (const Step& step : steps) {
+    out = std::visit([&](const auto& s) { return run(s, out); }, step);
+    if (out.size() > most) fail("the tokenizer's normalizer makes {} bytes of {}", out.size(), text.size());
+  }
   return out;
 }
 

@@ -14,6 +14,20 @@ void refuse_type(const Fields& fields, std::string_view type) {
 
 namespace {
 
+// Bounds on what a hostile file can make of a text; published files stay far below.
+constexpr size_t most_steps = 64, longest_content = 256;
+
+void check_steps(const Fields& fields, size_t steps) {
+  if (steps > most_steps) fail("{}: more than {} steps", fields.where(), most_steps);
+}
+
+std::string content_of(Fields& fields, const char* field) {
+  std::string content = fields.required<std::string>(field);
+  if (content.size() > longest_content)
+    fail("{}: '{}' has {} bytes, expected at most {}", fields.where(), field, content.size(), longest_content);
+  return content;
+}
+
 std::string type_of(Fields& fields) { return fields.required<std::string>("type"); }
 
 struct PatternText {
@@ -112,13 +126,13 @@ void read_normalizer(Fields fields, Normalizer& normalizer) {
   } else if (type == "ByteLevel") {
     add(Normalizer::ByteAlphabet{});
   } else if (type == "Prepend") {
-    add(Normalizer::Prepend{fields.required<std::string>("prepend")});
+    add(Normalizer::Prepend{content_of(fields, "prepend")});
   } else if (type == "Strip") {
     const bool left = fields.or_default<bool>("strip_left", true);
     add(Normalizer::Strip{left, fields.or_default<bool>("strip_right", true)});
   } else if (type == "Replace") {
     PatternText pattern = pattern_of(fields);
-    Normalizer::Replace replace{.text = {}, .regex = {}, .by = fields.required<std::string>("content")};
+    Normalizer::Replace replace{.text = {}, .regex = {}, .by = content_of(fields, "content")};
     if (pattern.regex)
       replace.regex.emplace(pattern.text, fields.where());
     else
@@ -139,6 +153,7 @@ void read_normalizer(Fields fields, Normalizer& normalizer) {
   } else {
     refuse_type(fields, type);
   }
+  check_steps(fields, normalizer.steps.size());
   fields.finish();
 }
 
@@ -188,6 +203,7 @@ bool read_pre_tokenizer(Fields fields, Splitter& splitter) {
   } else {
     refuse_type(fields, type);
   }
+  check_steps(fields, splitter.stages.size());
   fields.finish();
   return bytes;
 }
@@ -206,7 +222,7 @@ void read_decoder_step(Fields fields, Decoder& decoder, bool& fused) {
   } else if (type == "Replace") {
     const PatternText pattern = pattern_of(fields);
     if (pattern.regex) refuse(fields.where(), "a decoder that replaces a regular expression");
-    steps.emplace_back(Decoder::Replace{pattern.text, fields.required<std::string>("content")});
+    steps.emplace_back(Decoder::Replace{pattern.text, content_of(fields, "content")});
   } else if (type == "Strip") {
     const std::string text = fields.or_default<std::string>("content", " ");
     if (text.empty()) fail("{}: the content to strip is empty", fields.where());
@@ -229,6 +245,7 @@ void read_decoder_step(Fields fields, Decoder& decoder, bool& fused) {
   } else {
     refuse_type(fields, type);
   }
+  check_steps(fields, decoder.steps.size() + decoder.whole_steps.size());
   fields.finish();
 }
 

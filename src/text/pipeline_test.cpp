@@ -85,6 +85,19 @@ TEST(Normalizer, Steps) {
   EXPECT_EQ(normalized(R"({"type":"BertNormalizer","lowercase":false})", "H\u00e9"), "H\u00e9");
 }
 
+TEST(Normalizer, CannotBeMadeToExplode) {
+  Json steps = Json::array();
+  const Json twice{{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+  for (int i = 0; i < 60; ++i) steps.push_back(twice);
+  EXPECT_THROW(normalized(Json{{"type", "Sequence"}, {"normalizers", steps}}.dump(), "a"), Error);
+  for (int i = 0; i < 10; ++i) steps.push_back(twice);
+  EXPECT_THROW(normalized(Json{{"type", "Sequence"}, {"normalizers", steps}}.dump(), ""), Error);
+  EXPECT_THROW(normalized(Json{{"type", "Prepend"}, {"prepend", std::string(1000, 'a')}}.dump(), "a"), Error);
+  Json stages = Json::array();
+  for (int i = 0; i < 100; ++i) stages.push_back({{"type", "Digits"}});
+  EXPECT_THROW(pieces(Json{{"type", "Sequence"}, {"pretokenizers", stages}}.dump(), "a"), Error);
+}
+
 TEST(Splitter, EveryUseOfMatches) {  // the examples of Hugging Face's documentation: "the-final--countdown"
   const auto split = [](const char* behavior, bool invert = false) {
     const Json description{

@@ -106,7 +106,9 @@ Vocabulary read_tiktoken_vocabulary(std::string_view bytes, std::string_view whe
     if (error != std::errc() || last != line.data() + line.size() || rank < 0 || rank >= largest_vocabulary)
       fail("{}: found '{}', expected a token in base64 and its rank", place, printable(line));
     entries.emplace_back(from_base64(line.substr(0, space), place), rank);
-    if (entries.back().first.empty()) fail("{}: an empty token", place);
+    constexpr size_t longest = 1024;  // bytes: the search for merges is quadratic
+    if (const size_t size = entries.back().first.size(); size == 0 || size > longest)
+      fail("{}: a token of {} bytes, expected 1 to {}", place, size, longest);
   }
   const Published file = published(entries.size(), where);
   std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.second < b.second; });

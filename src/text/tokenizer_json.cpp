@@ -149,7 +149,7 @@ class Assembly {
     if (byte_level_) refuse(model.where(), "a WordPiece model after ByteLevel");
     const std::string unk = model.or_default<std::string>("unk_token", "[UNK]");
     const std::string prefix = model.or_default<std::string>("continuing_subword_prefix", "##");
-    const i64 longest = model.or_default<i64>("max_input_chars_per_word", 100, {.least = 0});
+    const i64 longest = model.or_default<i64>("max_input_chars_per_word", 100, {.least = 0, .most = 1000});
     place(read_vocabulary(model));
     data_.model.emplace<WordPiece>(data_.units, prefix, named(unk, "unk_token"), longest);
   }

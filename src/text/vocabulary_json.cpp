@@ -40,9 +40,9 @@ std::vector<ScoredMerge> merges_by_score(const Vocabulary& v) {
   std::vector<ScoredMerge> merges;
   for (i32 id = 0; id < count; ++id) {
     const std::string_view text = v.tokens[id];
-    if (!is_normal(v.types[id]) || ids.at(text) != id) continue;
-    constexpr size_t longest = 512;  // bytes; a token of more would have as many merges again
-    for (size_t cut = 1; cut < std::min(text.size(), longest); ++cut) {
+    constexpr size_t longest = 1024;  // bytes; no trained token comes near, and the work is quadratic
+    if (!is_normal(v.types[id]) || text.size() > longest || ids.at(text) != id) continue;
+    for (size_t cut = 1; cut < text.size(); ++cut) {
       if ((static_cast<u8>(text[cut]) & 0xC0) == 0x80) continue;
       const auto left = ids.find(text.substr(0, cut)), right = ids.find(text.substr(cut));
       if (left != ids.end() && right != ids.end()) merges.push_back({left->second, right->second, id});
@@ -223,10 +223,14 @@ class Writer {
     root_["decoder"] =
         has_bytes_ ? sequence("decoders", Json::array({{{"type", "ByteFallback"}}, metaspace})) : metaspace;
     model_ = {{"type", "Unigram"}, {"unk_id", v_.unk ? Json(*v_.unk) : Json(nullptr)}, {"byte_fallback", has_bytes_}};
+    float worst = 0;  // unused tokens must not move the score of the unknown
+    for (size_t id = 0; id < v_.tokens.size(); ++id)
+      if (v_.types[id] == TokenType::normal) worst = std::min(worst, v_.scores[id]);
     vocab_ = "[";
     for (size_t id = 0; id < v_.tokens.size(); ++id)
-      vocab_ += fmt::format("{}[{},{}]", id == 0 ? "" : ",", format_json(Json(v_.tokens[id]), where_),
-                            format_json(Json(static_cast<double>(v_.scores[id])), where_));
+      vocab_ += fmt::format(
+          "{}[{},{}]", id == 0 ? "" : ",", format_json(Json(v_.tokens[id]), where_),
+          format_json(Json(static_cast<double>(v_.types[id] == TokenType::unused ? worst : v_.scores[id])), where_));
     vocab_ += "]";
     merges_ = "null";
   }
