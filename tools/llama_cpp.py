@@ -13,14 +13,16 @@ the structures below are those of llama.h in its release v0.5.0. Results are one
 Keys and values are cached in f32 and attention is computed plainly, so that only the weights are rounded.
 """
 import argparse
-import array
 import ctypes
+import functools
 import glob
 import json
 import math
 import os
 import sys
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int32, c_int8, c_size_t, c_uint32, c_void_p
+
+import numpy
 
 
 class ModelParams(ctypes.Structure):
@@ -50,7 +52,8 @@ class Batch(ctypes.Structure):
                 ("n_seq_id", POINTER(c_int32)), ("seq_id", POINTER(POINTER(c_int32))), ("logits", POINTER(c_int8))]
 
 
-def load_library(package):
+@functools.lru_cache
+def load_library(package, verbose):
     found = glob.glob(os.path.join(package, "@node-llama-cpp", "linux-x64", "bins", "linux-x64", "libllama.v*.so"))
     if not found:
         sys.exit(f"{package}: expected @node-llama-cpp/linux-x64 in it (npm install node-llama-cpp)")
@@ -78,6 +81,9 @@ def load_library(package):
     ]:
         function = getattr(llama, name)
         function.restype, function.argtypes = result, arguments
+    if not verbose:
+        llama.silent = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)(lambda level, text, data: None)
+        llama.llama_log_set(ctypes.cast(llama.silent, c_void_p), None)
     return llama
 
 
@@ -85,10 +91,7 @@ class Peer:
     """One model in llama.cpp with a context of `positions`."""
 
     def __init__(self, package, path, positions, verbose):
-        self.llama = load_library(package)
-        if not verbose:
-            self.silent = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)(lambda level, text, data: None)
-            self.llama.llama_log_set(ctypes.cast(self.silent, c_void_p), None)
+        self.llama = load_library(package, verbose)
         params = self.llama.llama_model_default_params()
         params.use_extra_bufts = False  # weights as the file holds them
         self.model = self.llama.llama_model_load_from_file(path.encode(), params)
@@ -99,7 +102,7 @@ class Peer:
         self.positions = positions
         context = self.llama.llama_context_default_params()
         context.n_ctx = context.n_batch = context.n_ubatch = positions
-        context.n_threads = context.n_threads_batch = min(2, os.cpu_count() or 1)
+        context.n_threads = context.n_threads_batch = 1  # more would spin where others work
         context.type_k = context.type_v = 0  # f32
         context.flash_attn_type = 0
         self.context = self.llama.llama_init_from_model(self.model, context)
@@ -122,7 +125,7 @@ class Peer:
         return text.raw[:count].decode("utf-8", "replace")
 
     def forward(self, ids, start=0):
-        """Logits after each of the ids, which stand at positions start, start + 1, ...: lists of arrays of floats."""
+        """Logits (ids, vocabulary) after each of the ids, which stand at positions start, start + 1, ..."""
         self.batch.n_tokens = len(ids)
         for i, token in enumerate(ids):
             self.batch.token[i], self.batch.pos[i] = token, start + i
@@ -131,14 +134,15 @@ class Peer:
             self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)
         if self.llama.llama_decode(self.context, self.batch) != 0:
             sys.exit("llama.cpp cannot decode the tokens")
-        return [array.array("f", ctypes.string_at(self.llama.llama_get_logits_ith(self.context, i), 4 * self.size))
+        rows = [numpy.ctypeslib.as_array(self.llama.llama_get_logits_ith(self.context, i), (self.size,))
                 for i in range(len(ids))]
+        return numpy.array(rows)
 
 
 def greedy(peer, ids, tokens):
     out, logits = [], peer.forward(ids)[-1]
     for _ in range(tokens):
-        out.append(max(range(len(logits)), key=logits.__getitem__))
+        out.append(int(numpy.argmax(logits)))
         if len(ids) + len(out) >= peer.positions:
             break
         logits = peer.forward(out[-1:], len(ids) + len(out) - 1)[0]
@@ -153,11 +157,12 @@ def perplexity(peer, tokens, context):
         window = tokens[begin:begin + context]
         if bos is not None:
             window = [bos] + window[1:]
-        logits = peer.forward(window)
-        for i in range(first, context - 1):
-            top = max(logits[i])
-            nats += top + math.log(math.fsum(math.exp(z - top) for z in logits[i])) - logits[i][tokens[begin + i + 1]]
-            count += 1
+        logits = peer.forward(window)[first:-1].astype(numpy.float64)
+        targets = tokens[begin + first + 1:begin + context]
+        top = logits.max(axis=1)
+        sums = numpy.exp(logits - top[:, None]).sum(axis=1)
+        nats += float((top + numpy.log(sums) - logits[numpy.arange(len(targets)), targets]).sum())
+        count += len(targets)
     if count == 0:
         sys.exit(f"{len(tokens)} tokens, expected at least one window of {context}")
     return {"tokens": count, "nats_per_token": nats / count, "perplexity": math.exp(nats / count)}
@@ -192,10 +197,7 @@ def main():
             out = greedy(peer, ids, flags.tokens)
             result = {"prompt": ids, "ids": out, "text": peer.detokenize(out)}
         else:
-            logits = peer.forward(ids)
-            with open(flags.out, "wb") as file:
-                for row in logits:
-                    row.tofile(file)
+            peer.forward(ids).tofile(flags.out)
             result = {"positions": len(ids), "vocab": peer.size}
     print(json.dumps(result))
 

@@ -104,9 +104,52 @@ TEST_F(CliTest, WrongCommandLinesAreUsageErrorsWithCloseMatches) {
   EXPECT_EQ(run("").code, 2);
 }
 
+TEST_F(CliTest, ConvertsThereAndBackBitForBit) {
+  const auto weights_of = [](const std::string& name) { return slurp(folder / name / "model.safetensors"); };
+  EXPECT_EQ(run("convert @model @there.gguf").code, 0);
+  EXPECT_EQ(run("convert @there.gguf @back").code, 0);
+  EXPECT_EQ(weights_of("back"), weights_of("model"));
+  const std::string eval = " --data @text.txt --context 32";
+  const Json before = json_of("eval @model" + eval), there = json_of("eval @there.gguf" + eval);
+  EXPECT_NEAR(there["nats_per_token"].get<double>(), before["nats_per_token"].get<double>(), 1e-6);
+  EXPECT_EQ(json_of("eval @back" + eval)["nats_per_token"], before["nats_per_token"]);
+
+  EXPECT_EQ(run("convert @model @narrow --type bf16").code, 0);
+  EXPECT_EQ(run("convert @narrow @narrow.gguf").code, 0);
+  EXPECT_EQ(run("convert @narrow.gguf @narrow_back").code, 0);
+  EXPECT_EQ(weights_of("narrow_back"), weights_of("narrow"));
+  EXPECT_LT(weights_of("narrow").size(), weights_of("model").size());
+}
+
+TEST_F(CliTest, ConvertStatesErrorsSizesAndPerplexity) {
+  const Json json = json_of("convert @model @q8.gguf --type Q8_0 --calibrate @text.txt --data @text.txt --context 32");
+  EXPECT_EQ(json["type"], "q8_0");
+  EXPECT_EQ(json["bytes"].get<u64>(), fs::file_size(folder / "q8.gguf"));
+  EXPECT_LT(json["weight_bytes_after"].get<double>(), json["weight_bytes_before"].get<double>());
+  EXPECT_GT(json["matrices"].size(), 0u);
+  for (const Json& m : json["matrices"]) EXPECT_LT(m["relative_error"].get<double>(), 0.01) << m["name"];
+  const double before = json["quality"]["perplexity_before"].get<double>();
+  EXPECT_NEAR(json["quality"]["perplexity_after"].get<double>(), before, 0.01 * before);
+  EXPECT_THAT(run("convert @model @q8.gguf --type q8_0").out, HasSubstr("model.layers.0.self_attn.q_proj.weight"));
+
+  EXPECT_THAT(error_of("convert @model @dir --type q8_0", 2), HasSubstr("must end in .gguf"));
+  EXPECT_THAT(error_of("convert @model @x.gguf --type q8_1", 2), HasSubstr("did you mean"));
+  EXPECT_THAT(error_of("convert @model @x.gguf --calibrate @text.txt", 2), HasSubstr("--type"));
+  EXPECT_THAT(error_of("convert @model @model", 2), HasSubstr("the model itself"));
+  EXPECT_FALSE(fs::exists(folder / "x.gguf"));
+}
+
+TEST_F(CliTest, DropWritesGguf) {
+  EXPECT_EQ(run("drop @model --list attn:1 --out @thin.gguf").code, 0);
+  EXPECT_EQ(run("drop @model --list attn:1 --out @thin").code, 0);
+  const std::string eval = " --data @text.txt --context 32";
+  EXPECT_NEAR(json_of("eval @thin.gguf" + eval)["nats_per_token"].get<double>(),
+              json_of("eval @thin" + eval)["nats_per_token"].get<double>(), 1e-6);
+}
+
 TEST_F(CliTest, HelpIsOnStandardOutputWithAnExample) {
   EXPECT_EQ(run("--help").code, 0);
-  for (const char* verb : {"eval", "score", "drop", "generate", "inspect", "bench", "corpus", "backends"}) {
+  for (const char* verb : {"eval", "score", "drop", "convert", "generate", "inspect", "bench", "corpus", "backends"}) {
     const Outcome o = run(std::string(verb) + " --help");
     EXPECT_EQ(o.code, 0);
     EXPECT_THAT(o.out, HasSubstr("Example:\n  sparsam " + std::string(verb))) << verb;
