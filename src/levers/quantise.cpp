@@ -167,14 +167,21 @@ struct Errors {
   i64 bad = -1;  // the first element that is not finite, or not in the new format
   float bad_value = 0;
 
-  void add(std::span<const float> x, std::span<const float> y, std::span<const float> importance, i64 first) {
+  void add(std::span<const float> x, std::span<const float> y, std::span<const float> importance) {
     for (size_t i = 0; i < x.size(); ++i) {
       const double value = x[i], off = value - y[i], weight = importance.empty() ? 1.0 : double{importance[i]};
       squares += value * value, error += off * off;
       weighted_squares += weight * value * value, weighted_error += weight * off * off;
       largest = std::max(largest, std::abs(off));
-      if (bad < 0 && !std::isfinite(off)) bad = first + static_cast<i64>(i), bad_value = x[i];
     }
+  }
+  // Whether all of a row are finite; notes the first that is not, of which `x` is the number to tell.
+  bool accept(std::span<const float> row, std::span<const float> x, i64 first) {
+    const auto finite = [](float value) { return std::isfinite(value); };
+    const i64 place = std::find_if_not(row.begin(), row.end(), finite) - row.begin();
+    if (place == static_cast<i64>(row.size())) return true;
+    if (bad < 0) bad = first + place, bad_value = x[static_cast<size_t>(place)];
+    return false;
   }
   void add(const Errors& other) {
     squares += other.squares, error += other.error;
@@ -198,10 +205,12 @@ Errors convert(const Matrix& from, const MutableMatrix& to, std::span<const floa
   parallel_dynamic(parts, [&](int, i64 part) {
     std::vector<float> x(static_cast<size_t>(from.cols)), y(x.size());
     for (i64 r = part * rows; r < std::min(from.rows, (part + 1) * rows); ++r) {
+      Errors& sums = errors[static_cast<size_t>(part)];
       read_row(from, r, x);
+      if (!sums.accept(x, x, r * from.cols)) continue;
       write_row(to, r, x, importance);
       read_row(to, r, y);
-      errors[static_cast<size_t>(part)].add(x, y, importance, r * from.cols);
+      if (sums.accept(y, x, r * from.cols)) sums.add(x, y, importance);
     }
   });
   Errors total;
