@@ -1,5 +1,7 @@
 // sparsam bench: tokens per second, and what fraction of the machine's limits they are.
 #include <algorithm>
+#include <cmath>
+#include <numbers>
 
 #include "base/progress.h"
 #include "base/threads.h"
@@ -16,6 +18,7 @@ struct BenchFlags {
   ModelFlags model;
   std::string shape, type = "bf16", train;
   std::vector<i64> prefill = {512}, decode = {128}, depth = {0};
+  std::vector<double> sparse;
   i64 repetitions = 3, batch = 0, steps = 5;
   bool operations = false;
 };
@@ -40,9 +43,10 @@ Architecture shape_of(const std::string& name, const char* flag) {
 }
 
 DType weight_type(const std::string& name) {
+  const std::vector<std::string> known{"bf16", "f32", "f16", "q8_0", "q4_0"};
   const auto dtype = dtype_from_name(name);
-  if (dtype != DType::f32 && dtype != DType::f16 && dtype != DType::bf16)
-    fail_unknown("type", name, std::vector<std::string>{"bf16", "f32", "f16"}, "--type", Exit::usage);
+  if (std::find(known.begin(), known.end(), name) == known.end())
+    fail_unknown("type", name, known, "--type", Exit::usage);
   return *dtype;
 }
 
@@ -112,6 +116,56 @@ Exit bench_inference(const BenchFlags& flags, const Common& common) {
   return Exit::done;
 }
 
+// The number that a standard normal one exceeds with probability p.
+double normal_above(double p) {
+  double low = -9, high = 9;
+  while (high - low > 1e-9) {
+    const double middle = (low + high) / 2;
+    (std::erfc(middle / std::numbers::sqrt2) / 2 > p ? low : high) = middle;
+  }
+  return low;
+}
+
+// Gated MLPs of random weights have gates that are normally distributed, of variance 1: the threshold of a FATReLU
+// plants the fraction of neurons that it lets live.
+Exit bench_sparse(const BenchFlags& flags, const Common& common) {
+  if (flags.shape.empty() || !flags.model.path.empty())
+    fail_usage("bench: --sparse plants its own neurons: give --random SHAPE and no MODEL");
+  for (const double active : flags.sparse)
+    if (!(active > 0 && active <= 1)) fail_usage("bench: --sparse {}, expected a fraction above 0, at most 1", active);
+  Architecture architecture = shape_of(flags.shape, "--random");
+  if (!architecture.gated) fail_usage("bench: --sparse needs a gated MLP, the shape {} has none", flags.shape);
+  architecture.activation = Function::fatrelu;
+  Model model = random_model(make_config(architecture), weight_type(flags.type), common.seed);
+  const auto backend = make_backend(flags.model.backend);
+  const SpeedOptions options{.session = {.compute = compute_of(flags.model.precision, model)},
+                             .repetitions = flags.repetitions,
+                             .seed = common.seed};
+  if (!common.json)
+    fmt::print("{:>7}  {:>7}  {:>14}  {:>14}  {:>8}  {:>8}  {}\n", "planted", "active", "dense tokens/s",
+               "sparse tokens/s", "speed-up", "bound", "of the bound");
+  Json rows = Json::array();
+  for (const double planted : flags.sparse) {
+    for (Layer& layer : model.config.layers)
+      std::get<GatedMlp>(layer.mlp).threshold = static_cast<float>(normal_above(planted));
+    const SparseSpeed s = measure_sparse_decode(model, *backend, flags.decode.front(), options);
+    rows.push_back({{"planted", planted},
+                    {"active", s.active},
+                    {"dense_tokens_per_second", s.dense.median},
+                    {"sparse_tokens_per_second", s.sparse.median},
+                    {"speedup", s.speedup},
+                    {"bound", s.bound},
+                    {"fraction_of_bound", s.speedup / s.bound},
+                    {"dense_repetitions", repeated_json(s.dense)},
+                    {"sparse_repetitions", repeated_json(s.sparse)}});
+    if (!common.json)
+      fmt::print("{:>7.2f}  {:>7.4f}  {:>14.2f}  {:>15.2f}  {:>8.3f}  {:>8.3f}  {:>10.1f} %\n", planted, s.active,
+                 s.dense.median, s.sparse.median, s.speedup, s.bound, 100 * s.speedup / s.bound);
+  }
+  if (common.json) print_json({{"sparse", rows}, {"type", flags.type}, {"threads", threads()}});
+  return Exit::done;
+}
+
 Exit bench_training(const BenchFlags& flags, const Common& common) {
   if (!flags.model.path.empty() || !flags.shape.empty())
     fail_usage("bench: --train PRESET makes its own model; give no MODEL and no --random");
@@ -150,7 +204,7 @@ void add_bench(CLI::App& program, Command& command) {
   verb->add_option("MODEL", flags->model.path, "model directory");
   add_compute_flags(verb, flags->model);
   verb->add_option("--random", flags->shape, "random weights instead: a preset of train, or 1.1b (TinyLlama's shape)");
-  verb->add_option("--type", flags->type, "of random weights: bf16, f32 or f16")->capture_default_str();
+  verb->add_option("--type", flags->type, "of random weights: bf16, f32, f16, q8_0 or q4_0")->capture_default_str();
   const auto counts = [&](const char* name, std::vector<i64>& values, const char* what) {
     verb->add_option(name, values, what)
         ->check(in_range(0, i64{1} << 24))
@@ -163,6 +217,10 @@ void add_bench(CLI::App& program, Command& command) {
   verb->add_option("-r,--repetitions", flags->repetitions, "of each measurement, after one that does not count")
       ->check(in_range(1, 1000))
       ->capture_default_str();
+  verb->add_option("--sparse", flags->sparse,
+                   "fractions of neurons to plant in a random model: decoding that skips the others beside dense")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   verb->add_option("--train", flags->train, "training steps of a preset instead");
   verb->add_option("--batch", flags->batch, "sequences of a training step; 0: as train does")
       ->check(in_range(0, 65536))
@@ -173,6 +231,7 @@ void add_bench(CLI::App& program, Command& command) {
   verb->add_flag("--operations", flags->operations, "also say, on standard error, where the time goes");
   add_example(verb, "sparsam bench --random 1.1b -p 512 -n 128\n  sparsam bench --train mini");
   on_chosen(verb, command, [flags, &command] {
+    if (!flags->sparse.empty()) return bench_sparse(*flags, command.common);
     return flags->train.empty() ? bench_inference(*flags, command.common) : bench_training(*flags, command.common);
   });
 }

@@ -29,7 +29,8 @@ void copy_heads(const MutableMatrix& from, const MutableMatrix& to, i64 heads, i
 }  // namespace
 
 Session::Session(const Model& model, Backend& backend, const SessionOptions& options)
-    : transformer_(model, backend, options.compute, options.positions ? options.positions : model.config.context),
+    : transformer_(model, backend, options.compute, options.positions ? options.positions : model.config.context,
+                   options.skip_zeros),
       options_(options),
       buffers_(model.config.layers.size()),
       caches_(model.config.layers.size()) {

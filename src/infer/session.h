@@ -14,6 +14,7 @@ struct SessionOptions {
   i64 positions = 0;         // longest sequence; 0: the context of the model
   i64 first_capacity = 256;  // positions that the cache begins with; it doubles when full, up to `positions`
   i64 chunk = 512;           // tokens of one forward pass of prefill()
+  bool skip_zeros = true;    // do not read what belongs to neurons that are zero (model/sparse_neurons.h)
 };
 
 class Session {

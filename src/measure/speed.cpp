@@ -77,4 +77,68 @@ DecodeSpeed measure_decode(const Model& model, Backend& backend, i64 tokens, i64
   return result;
 }
 
+namespace {
+
+// Counts the neurons that the down projections find.
+class CountLive final : public Backend {
+ public:
+  explicit CountLive(Backend& inner) : inner_(inner) {}
+  void run(const Op& op) override {
+    inner_.run(op);
+    if (const auto* product = std::get_if<SkippingMatmul>(&op)) {
+      zeros_ += std::count(product->x.begin(), product->x.end(), 0.0f);
+      all_ += product->x.size();
+    }
+  }
+  double active() const { return all_ ? 1 - static_cast<double>(zeros_) / static_cast<double>(all_) : 1; }
+
+ private:
+  Backend& inner_;
+  i64 zeros_ = 0, all_ = 0;
+};
+
+double seconds_of(Session& session, const std::vector<i32>& steps) {
+  session.rewind(0);
+  const Stopwatch clock;
+  for (const i32 token : steps) session.step(token);
+  return clock.seconds();
+}
+
+// Weights that belong to single neurons once the gate has decided: up (of a gated MLP) and down.
+double skippable_bytes(const Model& model) {
+  i64 total = 0;
+  for (size_t l = 0; l < model.config.layers.size(); ++l) {
+    const auto& mlp = model.weights.layers[l].mlp;
+    if (std::holds_alternative<GatedMlp>(model.config.layers[l].mlp))
+      total += static_cast<i64>(mlp.up.weight.bytes.size());
+    total += static_cast<i64>(mlp.down.weight.bytes.size());
+  }
+  return static_cast<double>(total);
+}
+
+}  // namespace
+
+SparseSpeed measure_sparse_decode(const Model& model, Backend& backend, i64 tokens, const SpeedOptions& options) {
+  SessionOptions session_options = options.session;
+  session_options.positions = std::max(tokens, model.config.context);
+  session_options.first_capacity = tokens;
+  CountLive counting(backend);
+  session_options.skip_zeros = true;
+  Session sparse(model, counting, session_options);  // counting costs a thousandth of a step
+  session_options.skip_zeros = false;
+  Session dense(model, backend, session_options);
+  const std::vector<i32> steps = random_tokens(tokens, model.config.vocab, options.seed + 1);
+  std::vector<double> dense_speeds, sparse_speeds;
+  for (i64 r = 0; r <= options.repetitions; ++r)
+    for (const bool skip : {false, true}) {
+      const double speed = static_cast<double>(tokens) / seconds_of(skip ? sparse : dense, steps);
+      if (r > 0) (skip ? sparse_speeds : dense_speeds).push_back(speed);
+    }
+  SparseSpeed result{.active = counting.active(), .dense = summarize(dense_speeds), .sparse = summarize(sparse_speeds)};
+  result.speedup = result.sparse.median / result.dense.median;
+  const double all = static_cast<double>(decode_bytes(model));
+  result.bound = all / (all - (1 - result.active) * skippable_bytes(model));
+  return result;
+}
+
 }  // namespace sparsam

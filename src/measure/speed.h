@@ -39,4 +39,13 @@ PrefillSpeed measure_prefill(const Model& model, Backend& backend, i64 tokens, c
 DecodeSpeed measure_decode(const Model& model, Backend& backend, i64 tokens, i64 depth, const SpeedOptions& options,
                            const MachinePeaks& peaks);
 
+// Decoding that skips neurons which are zero beside decoding that does not, in turns.
+struct SparseSpeed {
+  double active = 0;       // fraction of neurons that were not zero
+  Repeated dense, sparse;  // tokens per second
+  double speedup = 0;      // of the medians
+  double bound = 0;        // what the bytes allow: all that a dense token reads over what a sparse one has to read
+};
+SparseSpeed measure_sparse_decode(const Model& model, Backend& backend, i64 tokens, const SpeedOptions& options);
+
 }  // namespace sparsam

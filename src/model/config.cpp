@@ -26,6 +26,11 @@ std::vector<std::string> enum_names<Pairing>() {
   return {"halves", "interleaved"};
 }
 
+template <>
+std::vector<std::string> enum_names<Truncation::Measure>() {
+  return {"output", "gate"};
+}
+
 template <class E>
 E enum_from_name(std::string_view name, std::string_view where) {
   const auto names = enum_names<E>();
@@ -37,6 +42,7 @@ template NormKind enum_from_name<NormKind>(std::string_view, std::string_view);
 template Positions enum_from_name<Positions>(std::string_view, std::string_view);
 template Residual enum_from_name<Residual>(std::string_view, std::string_view);
 template Pairing enum_from_name<Pairing>(std::string_view, std::string_view);
+template Truncation::Measure enum_from_name<Truncation::Measure>(std::string_view, std::string_view);
 
 bool has_attention(const Layer& layer) { return !std::holds_alternative<std::monostate>(layer.mixer); }
 bool has_mlp(const Layer& layer) { return !std::holds_alternative<std::monostate>(layer.mlp); }

@@ -158,6 +158,35 @@ Layer layer_from(const Json& json, const std::string& where) {
 
 }  // namespace
 
+Json truncation_json(const std::vector<Truncation>& layers) {
+  Json json = Json::array();
+  for (const Truncation& t : layers) {
+    if (!t.active()) {
+      json.push_back(nullptr);
+      continue;
+    }
+    Json item{{"measure", enum_name(t.measure)}, {"threshold", shortest(t.threshold)}};
+    if (t.keep) item["keep"] = t.keep;
+    json.push_back(item);
+  }
+  return json;
+}
+
+std::vector<Truncation> read_truncation(Fields& fields) {
+  std::vector<Truncation> layers;
+  if (!fields.find("truncation")) return layers;
+  for (const Json& item : fields.required<std::vector<Json>>("truncation")) {
+    Truncation& t = layers.emplace_back();
+    if (item.is_null()) continue;
+    Fields f(item, fmt::format("{}.truncation[{}]", fields.where(), layers.size() - 1));
+    t.measure = enum_from_name<Truncation::Measure>(f.required<std::string>("measure"), f.where());
+    t.threshold = f.required<float>("threshold");
+    t.keep = f.or_default<i64>("keep", 0, {.least = 0, .most = i64{1} << 24});
+    f.finish();
+  }
+  return layers;
+}
+
 void read_description(const Json& json, const std::string& where, Config& config) {
   Fields fields(json, where);
   if (const i64 version = fields.required<i64>("version"); version != 1)
@@ -182,6 +211,7 @@ void read_description(const Json& json, const std::string& where, Config& config
   const auto layers = fields.required<std::vector<Json>>("layers");
   for (size_t i = 0; i < layers.size(); ++i)
     config.layers.push_back(layer_from(layers[i], fmt::format("{}.layers[{}]", where, i)));
+  config.truncation = read_truncation(fields);
   fields.finish();
 }
 

@@ -193,5 +193,22 @@ TEST_F(ModelFiles, ATruncatedFileIsRefused) {
   EXPECT_THAT(error_of([&] { load_model(directory); }), HasSubstr("model.safetensors"));
 }
 
+TEST(Config, TruncationStandsBesideWhatAFamilySays) {
+  Config config = tiny();
+  config.truncation.resize(config.layers.size());
+  config.truncation.back() = {.measure = Truncation::Measure::gate, .threshold = 0.1f, .keep = 3};
+  const Json json = to_json(config);
+  EXPECT_EQ(json["model_type"], "llama");
+  EXPECT_EQ(config_from_json(json, "config.json"), config);
+  config.layers.front().mixer = std::monostate{};  // no family: the description
+  EXPECT_EQ(config_from_json(to_json(config), "config.json"), config);
+  Json wrong = json;
+  wrong["sparsam"]["truncation"].push_back(nullptr);
+  EXPECT_THAT(error_of([&] { config_from_json(wrong, "config.json"); }), HasSubstr("truncation of"));
+  wrong = json;
+  wrong["sparsam"]["truncated"] = 1;
+  EXPECT_THAT(error_of([&] { config_from_json(wrong, "config.json"); }), HasSubstr("truncated"));
+}
+
 }  // namespace
 }  // namespace sparsam

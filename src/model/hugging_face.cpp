@@ -57,7 +57,8 @@ constexpr std::array llama_family{"llama",   "mistral",  "qwen2",  "qwen3",  "ge
                                   "minicpm", "stablelm", "bitnet", "bamboo", "sparsellama"};
 
 HuggingFaceModel read_family(ConfigFile& file, const std::string& type) {
-  if (type == "sparsam" || file.json.contains("sparsam")) return read_own(file);
+  if (type == "sparsam" || (file.json.contains("sparsam") && file.json["sparsam"].contains("version")))
+    return read_own(file);
   if (type == "gpt2") return read_gpt2(file);
   if (type == "gpt_neox") return read_gpt_neox(file);
   if (type == "opt") return read_opt(file);
@@ -80,6 +81,13 @@ HuggingFaceModel read_hugging_face(const Json& json, const std::string& where) {
   const std::string type = file.fields.required<std::string>("model_type");
   refuse_unsupported(file);
   HuggingFaceModel model = read_family(file, type);
+  if (model.config.truncation.empty() && file.fields.find("sparsam") && type != "sparsam") {
+    Fields own = file.fields.object("sparsam");
+    if (!own.find("version")) {
+      model.config.truncation = read_truncation(own);
+      own.finish();
+    }
+  }
   for (size_t at = 0; at < harmless.size();) {
     const size_t end = std::min(harmless.find(' ', at), harmless.size());
     file.fields.ignore(harmless.substr(at, end - at));

@@ -36,6 +36,9 @@ bool is_buffer(std::string_view tensor);
 // The description under the key "sparsam", layer by layer.
 Json description_json(const Config& config);
 void read_description(const Json& json, const std::string& where, Config& config);
+// What a family's own fields cannot say: "sparsam": {"truncation": [null or {"measure", "threshold", "keep"}, ...]}.
+Json truncation_json(const std::vector<Truncation>& layers);
+std::vector<Truncation> read_truncation(Fields& fields);
 // A float as the shortest decimal that reads back as it: 1e-05, not 9.999999747378752e-06.
 double shortest(float value);
 

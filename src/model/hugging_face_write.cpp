@@ -138,7 +138,9 @@ std::string class_of(const std::string& family) {
 
 }  // namespace
 
-Json to_json(const Config& config) {
+namespace {
+
+Json family_json(const Config& config) {
   const auto shared = shared_layer(config);
   if (shared && is_gpt2(config, *shared)) return gpt2_json(config, *shared);
   const std::string known = shared ? llama_family(config, *shared) : "", family = known.empty() ? "sparsam" : known;
@@ -154,6 +156,14 @@ Json to_json(const Config& config) {
     json["sparsam"] = description_json(config);
   else
     json.update(llama_json(config, *shared, family));
+  return json;
+}
+
+}  // namespace
+
+Json to_json(const Config& config) {
+  Json json = family_json(config);
+  if (!config.truncation.empty()) json["sparsam"]["truncation"] = truncation_json(config.truncation);
   return json;
 }
 

@@ -7,13 +7,18 @@ namespace sparsam {
 
 namespace {
 
-constexpr i64 alignment = 16;  // floats: each parameter begins on a cache line
+constexpr i64 cache_line = 64;  // each parameter begins on one
 
-i64 padded(i64 size) { return (size + alignment - 1) / alignment * alignment; }
+// In elements of `bytes` each.
+i64 padded(i64 size, i64 bytes) {
+  const i64 line = cache_line / bytes;
+  return (size + line - 1) / line * line;
+}
 
 i64 flat_size(const Params<ParameterSpec>& specs) {
   i64 total = 0;
-  for_each_parameter(specs, [&](const std::string&, const ParameterSpec& spec) { total += padded(spec.size()); });
+  for_each_parameter(
+      specs, [&](const std::string&, const ParameterSpec& spec) { total += padded(spec.size(), sizeof(float)); });
   return total;
 }
 
@@ -28,7 +33,7 @@ FlatParams::FlatParams(const Params<ParameterSpec>& specs)
       specs,
       [&](const std::string&, const ParameterSpec& spec, Out<float, 2>& view) {
         view = {next, {spec.rows, spec.cols}};
-        next += padded(spec.size());
+        next += padded(spec.size(), sizeof(float));
       },
       views);
 }
@@ -67,12 +72,44 @@ Model model_of(const Config& config, const std::shared_ptr<const FlatParams>& fl
   return model;
 }
 
+namespace {
+
+// Uniform numbers of a deviation: quick to draw, and a benchmark needs no bell curve. Of a quantised matrix some rows
+// are quantised, the others repeat them.
+void fill_random(const MutableMatrix& target, float deviation, Random random) {
+  const float width = deviation * 3.4641016f;
+  const auto draw = [&] { return (static_cast<float>(random.uniform()) - 0.5f) * width; };
+  if (!is_quantised(target.dtype)) {
+    for (i64 i = 0; i < target.rows * target.cols; ++i) target.set(0, i, draw());
+    return;
+  }
+  constexpr i64 different = 64;
+  const size_t bytes = static_cast<size_t>(bytes_for(target.dtype, target.cols));
+  std::vector<float> row(static_cast<size_t>(target.cols));
+  for (i64 i = 0; i < target.rows; ++i) {
+    std::byte* to = target.bytes.data() + static_cast<size_t>(i) * bytes;
+    if (i >= different) {
+      std::memcpy(to, target.bytes.data() + static_cast<size_t>(random.below(different)) * bytes, bytes);
+      continue;
+    }
+    std::generate(row.begin(), row.end(), draw);
+    quantize_row(target.dtype, row, {}, to);
+  }
+}
+
+}  // namespace
+
 Model random_model(const Config& config, DType dtype, u64 seed) {
   const auto specs = parameter_specs(config);
   i64 bytes = 0;
   const auto dtype_of_spec = [&](const ParameterSpec& spec) { return spec.is_vector ? DType::f32 : dtype; };
-  for_each_parameter(specs, [&](const std::string&, const ParameterSpec& spec) {
-    bytes += padded(spec.size()) * size_of(dtype_of_spec(spec));
+  const auto bytes_of_spec = [&](const ParameterSpec& spec) {
+    return spec.is_vector ? spec.size() * size_of(DType::f32) : spec.rows * bytes_for(dtype, spec.cols);
+  };
+  for_each_parameter(specs, [&](const std::string& name, const ParameterSpec& spec) {
+    if (!spec.is_vector && spec.cols % block_size(dtype) != 0)
+      fail("random model: rows of {} numbers in {} are not whole blocks of {}", spec.cols, name, block_size(dtype));
+    bytes += padded(bytes_of_spec(spec), 1);
   });
   auto buffer = std::make_shared<Buffer>(bytes);
   Model model{config, empty_params<Matrix>(config), buffer};
@@ -81,20 +118,16 @@ Model random_model(const Config& config, DType dtype, u64 seed) {
   for_each_parameter(
       specs,
       [&](const std::string&, const ParameterSpec& spec, Matrix& matrix) {
-        const DType type = dtype_of_spec(spec);
         const auto region =
-            buffer->bytes().subspan(static_cast<size_t>(offset), static_cast<size_t>(spec.size() * size_of(type)));
-        const MutableMatrix target{type, spec.rows, spec.cols, region};
-        // Uniform numbers of the same deviation: quick to draw, and a benchmark needs no bell curve.
-        Random random(seed, ++stream);
-        const float width = spec.deviation * 3.4641016f;
-        for (i64 i = 0; i < spec.size(); ++i) {
-          const float value = spec.is_vector ? (spec.init == ParameterSpec::Init::ones ? 1.f : 0.f)
-                                             : (static_cast<float>(random.uniform()) - 0.5f) * width;
-          target.set(0, i, value);
-        }
+            buffer->bytes().subspan(static_cast<size_t>(offset), static_cast<size_t>(bytes_of_spec(spec)));
+        const MutableMatrix target{dtype_of_spec(spec), spec.rows, spec.cols, region};
+        ++stream;
+        if (spec.is_vector)
+          std::fill_n(target.as<float>(), spec.size(), spec.init == ParameterSpec::Init::ones ? 1.f : 0.f);
+        else
+          fill_random(target, spec.deviation, Random(seed, stream));
         matrix = target;
-        offset += padded(spec.size()) * size_of(type);
+        offset += padded(bytes_of_spec(spec), 1);
       },
       model.weights);
   return model;

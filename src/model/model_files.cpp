@@ -313,7 +313,7 @@ void save_model(const Model& model, const fs::path& directory) {
   // transformers' families pair halves: what can be one of them is laid out so.
   Config halves = model.config;
   halves.rotary.pairing = Pairing::halves;
-  if (model.config.rotary.pairing != Pairing::halves && !to_json(halves).contains("sparsam"))
+  if (model.config.rotary.pairing != Pairing::halves && to_json(halves)["model_type"] != "sparsam")
     return save_model(with_pairing(model, Pairing::halves), directory);
   Json json = to_json(model.config);
   json["torch_dtype"] = torch_dtype(model.weights.token_embedding.dtype);
