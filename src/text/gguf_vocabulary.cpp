@@ -30,7 +30,6 @@ constexpr std::array<IdKey, 7> id_keys = {
 // What llama.cpp takes for granted where the file is silent.
 void set_defaults(Vocabulary& v, const std::string& where) {
   if (v.model == "gpt2") {
-    v.bos = v.eos = 11;
     v.add_bos = pre_tokenizer_named(v.pre, where).add_bos;
   } else if (v.model == "llama") {
     v.bos = 1, v.eos = 2, v.unk = 0;

@@ -10,6 +10,7 @@
 #include "text/decoder.h"
 #include "text/gguf_vocabulary.h"
 #include "text/pipeline_json.h"
+#include "text/pre_tokenizers.h"
 #include "text/tokenizer.h"
 #include "text/unigram.h"
 #include "text/word_piece.h"
@@ -255,6 +256,43 @@ TEST(Sentencepiece, DamagedModelsAreRefusedOrRead) {
   }
   EXPECT_GT(refused, 50);
   fs::remove(damaged);
+}
+
+TEST(Tokenizer, OfADirectoryWithASentencepieceModel) {
+  const fs::path models = data / "tokenizers";
+  if (!fs::exists(models)) GTEST_SKIP() << "the data folder is not there";
+  const fs::path folder = fs::path(testing::TempDir()) / "sparsam_spm";
+  fs::create_directories(folder);
+  fs::copy_file(models / "spm/llama2.model", folder / "tokenizer.model", fs::copy_options::overwrite_existing);
+  EXPECT_EQ(Tokenizer::load(folder).prefix(), std::vector<i32>{1});  // the model has such a token
+  write_text(folder / "tokenizer_config.json",
+             R"({"add_bos_token": false, "add_eos_token": true, "eos_token": {"content": "</s>"},
+                 "chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]})");
+  const Tokenizer tokenizer = Tokenizer::load(folder);
+  EXPECT_TRUE(tokenizer.prefix().empty());
+  EXPECT_EQ(tokenizer.suffix(), std::vector<i32>{2});
+  EXPECT_EQ(tokenizer.chat_template(), "d");
+  EXPECT_TRUE(tokenizer.vocabulary().add_eos);
+  write_text(folder / "chat_template.jinja", "j");
+  EXPECT_EQ(Tokenizer::load(folder).chat_template(), "j");
+  EXPECT_EQ(tokenizer.encode("a</s>b").size(), 3u);
+  EXPECT_EQ(tokenizer.encode("a</s>b", SpecialTokens::as_text).size(), 5u);
+  fs::remove_all(folder);
+}
+
+TEST(PreTokenizers, UnknownNamesAreRefused) {
+  Vocabulary v{};
+  v.model = "gpt2", v.pre = "llama-bqe", v.tokens = {"a"}, v.types = {TokenType::normal};
+  try {
+    Tokenizer::from_vocabulary(v, "file");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string_view(error.what()).find("llama-bpe"), std::string_view::npos) << error.what();
+  }
+  for (const PreTokenizer& known : known_pre_tokenizers()) {
+    v.pre = known.names[0];
+    EXPECT_EQ(Tokenizer::from_vocabulary(v, v.pre).encode("a"), std::vector<i32>{0}) << v.pre;
+  }
 }
 
 TEST(Llama2cVocabulary, Truncated) {

@@ -27,8 +27,8 @@ class Tokenizer {
   static Tokenizer from_json(std::string_view json, std::string_view where);
   static Tokenizer from_vocabulary(const Vocabulary& vocabulary, std::string_view where);
   // A tokenizer.json, a sentencepiece .model, a .gguf with a vocabulary, a .bin of llama2.c, a rank file of tiktoken,
-  // or a directory that holds tokenizer.json or else tokenizer.model. Of a directory tokenizer_config.json and
-  // chat_template.jinja are read too.
+  // or a directory that holds tokenizer.json or else tokenizer.model (spiece.model). Of a directory
+  // tokenizer_config.json and chat_template.jinja are read too.
   static Tokenizer load(const fs::path& file_or_directory);
   std::string to_json() const;  // as tokenizer.json: the text that it was made from, or one that means the same
 
@@ -46,6 +46,7 @@ class Tokenizer {
   // the vocabulary does not have.
   std::string decode(std::span<const i32> ids) const;
   std::string_view bytes_of(i32 id) const;  // of one token that is not the first; the same error
+  // Of a token by its bytes; where the vocabulary is not byte-level, by its name ("\u2581the").
   std::optional<i32> id_of(std::string_view bytes) const;
 
   // The tokens that belong around a text: beginning of text, [CLS] and [SEP], </s> after it and so on.

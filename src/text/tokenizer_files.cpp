@@ -1,5 +1,6 @@
 // Where a tokenizer comes from: one of six kinds of files, or a directory with what stands beside it.
 #include <algorithm>
+#include <iterator>
 
 #include "base/error.h"
 #include "text/gguf_vocabulary.h"
@@ -111,9 +112,11 @@ Tokenizer Tokenizer::load(const fs::path& path) {
   if (!fs::exists(path)) fail("{}: no such file or directory", path.string());
   fs::path file = path;
   if (fs::is_directory(path)) {
-    const fs::path choices[] = {path / "tokenizer.json", path / "tokenizer.model"};
-    file = fs::exists(choices[0]) ? choices[0] : choices[1];
-    if (!fs::exists(file)) fail("{}: found neither tokenizer.json nor tokenizer.model", path.string());
+    const char* const names[] = {"tokenizer.json", "tokenizer.model", "spiece.model"};
+    const auto found =
+        std::find_if(std::begin(names), std::end(names), [&](auto name) { return fs::exists(path / name); });
+    if (found == std::end(names)) fail("{}: found neither tokenizer.json nor tokenizer.model", path.string());
+    file = path / *found;
   }
   const fs::path kind = file.extension();
   if (kind == ".gguf") return Tokenizer(read_gguf(file));

@@ -31,7 +31,7 @@ struct Vocabulary : SpecialIds {
   bool remove_extra_whitespaces = false;  // t5 (and sentencepiece's BPE models that say so)
   std::string charsmap = {};              // t5: sentencepiece's table of normalisations, as bytes
   bool lowercase = true;                  // bert: and without accents
-  bool specials_take_space = false;       // whitespace after a special token belongs to it (Phi-3)
+  bool specials_take_space = false;       // whitespace after a special token belongs to it, as in Phi-3
 };
 
 // The vocabulary that llama2.c keeps beside its models (tokenizer.bin, tok512.bin): i32 length of the longest token,

@@ -24,6 +24,7 @@ Json replace(Json pattern, std::string_view by) {
   return {{"type", "Replace"}, {"pattern", std::move(pattern)}, {"content", by}};
 }
 
+bool takes_no_space(std::string_view name) { return name == "<unk>" || name == "<s>" || name == "<|endoftext|>"; }
 bool is_special(TokenType type) { return type == TokenType::control || type == TokenType::unknown; }
 bool is_normal(TokenType type) { return type == TokenType::normal || type == TokenType::user_defined; }
 
@@ -121,7 +122,7 @@ class Writer {
                        {"content", name(id)},
                        {"single_word", false},
                        {"lstrip", false},
-                       {"rstrip", v_.specials_take_space && type == TokenType::control && id != v_.bos},
+                       {"rstrip", v_.specials_take_space && !takes_no_space(name(id))},
                        {"normalized", false},
                        {"special", is_special(type)}});
     }
