@@ -213,15 +213,21 @@ TEST(HuggingFace, AnActivationCanBeGiven) {
 
 const fs::path weights = fs::path(SPARSAM_DATA) / "weights";
 
-std::vector<i32> greedy(const Transformer& transformer, std::vector<i32> ids, size_t count, i32 end) {
-  const size_t prompt = ids.size();
-  while (ids.size() < prompt + count) {
-    const auto logits = logits_of(transformer, {ids.data(), {static_cast<i64>(ids.size())}});
-    const auto last = logits.end() - transformer.model().config.vocab;
-    ids.push_back(static_cast<i32>(std::max_element(last, logits.end()) - last));
-    if (ids.back() == end) break;
+std::vector<i32> greedy(const Transformer& transformer, const std::vector<i32>& prompt, size_t count, i32 end) {
+  Caches caches(transformer.model().config, transformer.positions());
+  Arena arena;
+  std::vector<i32> answer, next = prompt;
+  i64 start = 0;
+  while (answer.size() < count && (answer.empty() || answer.back() != end)) {
+    arena.reset();
+    const In<i32, 1> ids(next.data(), {static_cast<i64>(next.size())});
+    const auto hidden = transformer.forward({.ids = ids, .start = start}, arena, nullptr, caches.layers);
+    const auto logits = transformer.logits(hidden.slice(hidden.shape(0) - 1, 1), arena);
+    start += ids.size();
+    next = {static_cast<i32>(std::max_element(logits.begin(), logits.end()) - logits.begin())};
+    answer.push_back(next[0]);
   }
-  return {ids.begin() + static_cast<std::ptrdiff_t>(prompt), ids.end()};
+  return answer;
 }
 
 // The words of a text as this model knows them: small letters and digits.

@@ -100,7 +100,8 @@ TEST(Config, WhatIsUnknownIsRefusedByName) {
   EXPECT_THAT(with("hidden_size", 1e30), HasSubstr("hidden_size"));
   EXPECT_THAT(with("num_hidden_layers", -1), HasSubstr("num_hidden_layers"));
   EXPECT_THAT(with("head_dim", 7), HasSubstr("even number"));
-  EXPECT_THAT(with("rope_theta", -1), HasSubstr("rotary base"));
+  EXPECT_THAT(with("rope_theta", -1), HasSubstr("rope_theta"));
+  EXPECT_THAT(with("rope_theta", 0), HasSubstr("rotary base"));
   const Json llama3{{"rope_type", "llama3"},
                     {"factor", 8},
                     {"low_freq_factor", 4},

@@ -185,6 +185,8 @@ HuggingFaceModel read_falcon(ConfigFile& file) {
   const i64 norms = file.size_or("num_ln_in_parallel_attn", grouped ? 2 : 1);
   const i64 heads = file.size("num_attention_heads"), stated = file.size_or("num_kv_heads", heads);
   if (norms > 2) fail("{}: num_ln_in_parallel_attn is {}, expected 1 or 2", file.where(), norms);
+  if (!grouped && norms == 2)
+    fail("{}: num_ln_in_parallel_attn of 2 without new_decoder_architecture is not supported", file.where());
   if (grouped && !parallel) fail("{}: new_decoder_architecture without parallel_attn is not supported", file.where());
   config.residual = parallel ? Residual::parallel : Residual::sequential;
   set_layers(file, config,
