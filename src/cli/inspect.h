@@ -14,7 +14,7 @@ namespace sparsam {
 enum class FileKind : u8 {
   model,       // a directory with config.json, llama2.c's .bin, a GGUF file with tensors
   tensors,     // safetensors, an index of shards, a file of torch.save, IDX
-  vocabulary,  // tokenizer.json, tokenizer.model, a GGUF file without tensors
+  vocabulary,  // tokenizer.json, .model or .tiktoken, llama2.c's tok*.bin, a GGUF file or directory without weights
   config,      // config.json alone
   chat,        // a .jinja file
 };

@@ -19,6 +19,7 @@ bool is_idx(const fs::path& path) {
          path.filename().string().find("-ubyte") != std::string::npos;
 }
 bool is_torch(const fs::path& path) {
+  if (!fs::is_regular_file(path)) return false;
   return ends_with(path, ".pt") || ends_with(path, ".pth") || ends_with(path, ".ckpt") ||
          ends_with(path, ".state_dict") || (ends_with(path, ".bin") && TorchFile::is_archive(MappedFile(path).bytes()));
 }
@@ -71,17 +72,22 @@ Json metadata_json(const GgufMetadata& metadata) {
 
 FileKind kind_of_file(const fs::path& path) {
   if (!fs::exists(path)) fail("{}: no such model directory or file", path.string());
-  if (fs::is_directory(path)) return FileKind::model;
+  if (fs::is_directory(path)) {
+    const bool tokenizer = fs::exists(path / "tokenizer.json") || fs::exists(path / "tokenizer.model");
+    return tokenizer && !fs::exists(path / "config.json") ? FileKind::vocabulary : FileKind::model;
+  }
   if (ends_with(path, ".gguf")) return GgufFile::open(path).tensors().empty() ? FileKind::vocabulary : FileKind::model;
   if (ends_with(path, ".safetensors") || ends_with(path, ".index.json") || is_idx(path) || is_torch(path))
     return FileKind::tensors;
-  if (ends_with(path, ".bin")) return FileKind::model;
+  if (ends_with(path, ".bin"))  // llama2.c: its vocabularies are tok512.bin, tokenizer.bin and the like
+    return path.filename().string().find("tok") != std::string::npos ? FileKind::vocabulary : FileKind::model;
   if (path.filename() == "config.json") return FileKind::config;
-  if (ends_with(path, ".json") || ends_with(path, ".model")) return FileKind::vocabulary;
+  if (ends_with(path, ".json") || ends_with(path, ".model") || ends_with(path, ".tiktoken"))
+    return FileKind::vocabulary;
   if (ends_with(path, ".jinja")) return FileKind::chat;
   fail(
       "{}: expected a model directory, or a file whose name ends in .safetensors, .index.json, .gguf, .bin, .pt, .pth, "
-      ".ckpt, .state_dict, .json, .model, .jinja or .idx",
+      ".ckpt, .state_dict, .json, .model, .tiktoken, .jinja or .idx",
       path.string());
 }
 
@@ -96,7 +102,9 @@ Json inspect_tensors(const fs::path& path) {
     const IdxArray array = read_idx(path);
     return tensors_json("idx", {array.entry()});
   }
-  if (is_torch(path)) return tensors_json("torch", TorchFile::open(path).tensors());
+  const fs::path torch = fs::is_directory(path) ? path / "pytorch_model.bin" : path;
+  const bool safetensors = fs::exists(path / "model.safetensors") || fs::exists(path / "model.safetensors.index.json");
+  if (is_torch(torch) && !safetensors) return tensors_json("torch", TorchFile::open(torch).tensors());
   const SafetensorsFile file = SafetensorsFile::open(path);
   Json json = tensors_json("safetensors", file.tensors());
   for (const auto& [key, text] : file.metadata()) json["metadata"][printable(key)] = printable(text);
