@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <limits>
 #include <numeric>
 
 #include "formats/json.h"
+#include "formats/safetensors.h"
 #include "infer/test_support.h"
 #include "text/corpus.h"
 
@@ -119,6 +121,27 @@ TEST_F(CliTest, ConvertsThereAndBackBitForBit) {
   EXPECT_EQ(run("convert @narrow.gguf @narrow_back").code, 0);
   EXPECT_EQ(weights_of("narrow_back"), weights_of("narrow"));
   EXPECT_LT(weights_of("narrow").size(), weights_of("model").size());
+}
+
+TEST_F(CliTest, CheckpointsOfSixteenBitsComeBackTensorForTensor) {
+  const fs::path source = SPARSAM_DATA "/weights/derived/stories260K";
+  if (!fs::exists(source)) GTEST_SKIP() << "the shared data folder is not here";
+  for (const std::string kind : {"bf16", "f16"}) {
+    const fs::path original = folder / kind;
+    fs::create_directories(original);
+    for (const char* name : {"config.json", "tokenizer.json"}) fs::copy_file(source / name, original / name);
+    fs::copy_file(source / ("model." + kind + ".safetensors"), original / "model.safetensors");
+    EXPECT_EQ(run("convert @" + kind + " @" + kind + ".gguf").code, 0);
+    EXPECT_EQ(run("convert @" + kind + ".gguf @" + kind + "_back").code, 0);
+    const SafetensorsFile was = SafetensorsFile::open(original), is = SafetensorsFile::open(folder / (kind + "_back"));
+    EXPECT_EQ(is.tensors().size(), was.tensors().size());
+    for (const TensorEntry& entry : was.tensors()) {
+      const TensorEntry& found = is.at(entry.name);
+      EXPECT_EQ(found.dtype, entry.dtype) << entry.name;
+      EXPECT_EQ(found.shape, entry.shape) << entry.name;
+      EXPECT_TRUE(std::ranges::equal(found.bytes, entry.bytes)) << entry.name;
+    }
+  }
 }
 
 TEST_F(CliTest, ConvertStatesErrorsSizesAndPerplexity) {

@@ -39,7 +39,7 @@ void write_tokenizer(const Tokenizer& tokenizer, const fs::path& directory) {
 void save_directory(const Model& model, const std::optional<Tokenizer>& tokenizer, const fs::path& from,
                     const fs::path& out, const Json& manifest) {
   AtomicDirectory directory(out);
-  save_model(with_pairing(model, Pairing::halves), directory.path());
+  save_model(is_gguf(from) ? with_pairing(model, Pairing::halves) : model, directory.path());
   const fs::path beside = fs::is_directory(from) ? from : from.parent_path();
   for (const char* name : companions)
     if (!is_gguf(from) && fs::exists(beside / name)) fs::copy_file(beside / name, directory.path() / name);

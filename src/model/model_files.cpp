@@ -260,8 +260,11 @@ namespace {
 // The tensors of a file, from parameters that lie in them as `sources` says: the inverse of Reader.
 class Writer {
  public:
+  explicit Writer(DType vectors) : vectors_(vectors) {}
   void operator()(const std::string&, const ParameterSpec& spec, const Matrix& matrix, const Source& source) {
-    const Matrix plain = is_quantised(matrix.dtype) ? dequantised(matrix) : matrix;
+    const Matrix plain = is_quantised(matrix.dtype)                 ? dequantised(matrix)
+                         : spec.is_vector && vectors_ != DType::f32 ? narrowed(matrix)
+                                                                    : matrix;
     const std::vector<i64> shape = file_shape(spec, source);
     if (source.stored_rows == 0 && !source.transposed) {
       entries_.push_back({source.tensor, plain.dtype, shape, plain.bytes});
@@ -298,10 +301,38 @@ class Writer {
     return {DType::f32, matrix.rows, matrix.cols, copy.bytes()};
   }
 
+  Matrix narrowed(const Matrix& vector) {
+    Buffer& copy = copies_.emplace_back(vector.cols * size_of(vectors_));
+    const MutableMatrix narrow{vectors_, 1, vector.cols, copy.bytes()};
+    for (i64 i = 0; i < vector.cols; ++i) narrow.set(0, i, vector.at(0, i));
+    return narrow;
+  }
+
+  DType vectors_;
   std::vector<TensorEntry> entries_;
   std::deque<Buffer> copies_;
   std::map<std::string, Buffer*> places_;
 };
+
+// The number format of all vectors: that of the matrices where none of their values is lost, so that files of 16 bits
+// come back as they were; else f32.
+DType vector_dtype(const Model& model) {
+  const DType narrow = model.weights.token_embedding.dtype;
+  if (narrow != DType::bf16 && narrow != DType::f16) return DType::f32;
+  bool exact = true;
+  for_each_parameter(
+      parameter_specs(model.config),
+      [&](const std::string&, const ParameterSpec& spec, const Matrix& m) {
+        if (!spec.is_vector) return;
+        for (const float value : as_vector(m).span()) {
+          const float kept =
+              narrow == DType::bf16 ? bf16_to_float(float_to_bf16(value)) : f16_to_float(float_to_f16(value));
+          exact = exact && std::bit_cast<u32>(kept) == std::bit_cast<u32>(value);
+        }
+      },
+      model.weights);
+  return exact ? narrow : DType::f32;
+}
 
 const char* torch_dtype(DType dtype) {
   return dtype == DType::bf16 ? "bfloat16" : dtype == DType::f16 ? "float16" : "float32";
@@ -318,7 +349,7 @@ void save_model(const Model& model, const fs::path& directory) {
   Json json = to_json(model.config);
   json["torch_dtype"] = torch_dtype(model.weights.token_embedding.dtype);
   const HuggingFaceModel described = read_hugging_face(json, "config.json");
-  Writer writer;
+  Writer writer(vector_dtype(model));
   for_each_parameter(parameter_specs(model.config), writer, model.weights, described.sources);
   write_safetensors(directory / "model.safetensors", writer.entries(), {});
   write_text(directory / "config.json", format_json(json, "config.json", 2) + "\n");
