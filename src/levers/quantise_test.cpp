@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <sstream>
 
 #include "infer/session.h"
 #include "infer/test_support.h"
@@ -76,6 +77,34 @@ TEST(Recipes, SpendMoreBitsWhereLlamaCppDoes) {
   EXPECT_EQ(recipe_type("q4_0", "model.layers.0.mlp.down_proj.weight", config, true), DType::q4_1);
   EXPECT_THAT(error_of([] { check_recipe("q4_k_l"); }),
               HasSubstr("unknown quantisation 'q4_k_l'; did you mean q4_k_m"));
+}
+
+// tests/data/golden/quant/mixtures.txt: the formats that llama-quantize (llama.cpp v0.5.0) gave the matrices of random
+// Llama models of 17 layers and 256 channels, as GGUF files, in the order of the parameters.
+TEST(Recipes, AreThoseOfLlamaQuantize) {
+  std::istringstream lines(read_text(SPARSAM_TEST_DATA "/golden/quant/mixtures.txt"));
+  int models = 0;
+  for (std::string line; std::getline(lines, line); ++models) {
+    std::istringstream words(line);
+    std::string recipe, head, format;
+    words >> recipe >> head;
+    const bool tied = head == "tied";
+    const Config config = make_config({.vocab = 96,
+                                       .context = 64,
+                                       .layers = 17,
+                                       .dim = 256,
+                                       .heads = 8,
+                                       .kv_heads = tied ? 2 : 8,
+                                       .hidden = 512,
+                                       .tied = tied});
+    for_each_parameter(parameter_specs(config), [&](const std::string& name, const ParameterSpec& spec) {
+      if (spec.is_vector) return;
+      words >> format;
+      EXPECT_EQ(name_of(recipe_type(recipe, name, config, false)), format) << recipe << " " << head << " " << name;
+    });
+    EXPECT_FALSE(words >> format);
+  }
+  EXPECT_EQ(models, 28);
 }
 
 // A dropped half does not count: the choice goes by the halves that are there.
