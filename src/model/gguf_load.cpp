@@ -66,6 +66,8 @@ RotaryScaling read_scaling(Description& d, i64 context) {
   const auto type = d.or_default<std::string>("rope.scaling.type", "linear");
   const float stretch = d.or_default<float>("rope.scaling.attn_factor", 1);
   d.fields.ignore(d.key("rope.scaling.finetuned"));
+  const i64 original =
+      d.or_default<i64>("rope.scaling.original_context_length", context, {.least = 1, .most = most_size});
   if (const TensorEntry* factors = d.file.find(gguf_rope_factors)) {
     if (factors->dtype != DType::f32)
       fail("{}: {} is of {}, expected f32", d.where(), factors->name, name_of(factors->dtype));
@@ -73,8 +75,6 @@ RotaryScaling read_scaling(Description& d, i64 context) {
     const auto* begin = reinterpret_cast<const float*>(factors->bytes.data());
     return FactorScaling{{begin, begin + factors->elements()}};
   }
-  const i64 original =
-      d.or_default<i64>("rope.scaling.original_context_length", context, {.least = 1, .most = most_size});
   if (type == "yarn") {
     d.only<float>("rope.scaling.yarn_ext_factor", 1, "a part of YaRN is");
     return YarnScaling{.factor = factor,
@@ -83,6 +83,8 @@ RotaryScaling read_scaling(Description& d, i64 context) {
                        .attention_factor = yarn_stretch(factor) * stretch,
                        .original_context = original};
   }
+  if (type == "longrope" || d.has("rope_factors_long.weight"))
+    fail("{}: rotary positions scaled by LongRoPE are not supported", d.where());
   if (stretch != 1) fail("{}: {} {} without YaRN, expected 1", d.where(), d.key("rope.scaling.attn_factor"), stretch);
   if (type == "linear" && factor != 0 && factor != 1) return LinearScaling{factor};
   if (type != "linear" && type != "none")

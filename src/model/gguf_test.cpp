@@ -294,6 +294,63 @@ TEST_F(GgufModel, WhatGgufCannotSayIsRefusedByName) {
               HasSubstr("no attention"));
 }
 
+TEST_F(GgufModel, FilesThatDisagreeWithThemselvesAreRefused) {
+  Config config = make_config(changed([](Architecture& a) { a.layers = 2; }));
+  config.rotary.scaling = FactorScaling{{1, 2, 4, 8}};
+  const fs::path good = save(random_everywhere(config, 3)), bad = dir_ / "bad.gguf";
+  const GgufFile file = GgufFile::open(good);
+  // What the reader says of the file with one change.
+  const auto error = [&](auto&& change) -> std::string {
+    GgufMetadata metadata = file.metadata();
+    std::vector<TensorEntry> tensors = file.tensors();
+    change(metadata, tensors);
+    write_gguf(bad, metadata, tensors);
+    try {
+      load_gguf(bad);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  const auto with = [&](const std::string& key, const GgufValue& value) {
+    return error([&](GgufMetadata& metadata, auto&) {
+      std::erase_if(metadata, [&](const auto& entry) { return entry.first == key; });
+      metadata.emplace_back(key, value);
+    });
+  };
+  const auto with_tensor = [&](const std::string& name, auto&& change) {
+    return error([&](auto&, std::vector<TensorEntry>& tensors) {
+      for (TensorEntry& entry : tensors)
+        if (entry.name == name) change(entry);
+    });
+  };
+  EXPECT_EQ(with("general.author", std::string("someone")), "no error");
+  EXPECT_EQ(with("llama.rope.scaling.original_context_length", u32{32}), "no error");
+  EXPECT_THAT(with("llama.expert_count", u32{8}), HasSubstr("mixtures of experts"));
+  EXPECT_THAT(with("llama.attention.causal", false), HasSubstr("attention to later tokens"));
+  EXPECT_THAT(with("llama.rope.scaling.factor", 2.f), HasSubstr("beside a scaling by 2"));
+  EXPECT_THAT(with("llama.attention.sliding_windw", u32{8}), HasSubstr("did you mean llama.attention.sliding_window?"));
+  EXPECT_THAT(with("llama.attention.head_count", GgufArray{std::vector<i32>{4}}),
+              HasSubstr("one for each of 2 layers"));
+  EXPECT_THAT(with("llama.attention.head_count", GgufArray{std::vector<i32>{4, 0}}), HasSubstr("holds 0"));
+  EXPECT_THAT(with("llama.block_count", u32{3}), HasSubstr("blk.2."));
+  EXPECT_THAT(with("llama.block_count", u32{1}), HasSubstr("blk.1."));
+  EXPECT_THAT(with("llama.vocab_size", u32{41}), HasSubstr("another number of tokens"));
+  EXPECT_THAT(with("tokenizer.ggml.eos_token_id", u32{40}), HasSubstr("found 40, expected an integer from 0 to 39"));
+  EXPECT_THAT(with("tokenizer.ggml.tokens", GgufArray{std::vector<std::string>{"a"}}), HasSubstr("1 tokens"));
+  EXPECT_THAT(with("general.architecture", std::string("llmaa")), HasSubstr("did you mean llama?"));
+  EXPECT_THAT(with("split.count", u32{2}), HasSubstr("one of several files"));
+  EXPECT_THAT(with_tensor("rope_freqs.weight", [](TensorEntry& e) { e.shape = {2}, e.bytes = e.bytes.first(8); }),
+              HasSubstr("2 factors"));
+  EXPECT_THAT(with_tensor("blk.0.attn_q.weight", [](TensorEntry& e) { e.shape = {1024}; }),
+              HasSubstr("blk.0.attn_q.weight has shape (1024), expected (32, 32)"));
+  EXPECT_THAT(with_tensor("blk.0.attn_q.weight", [](TensorEntry& e) { e.dtype = DType::i32; }), HasSubstr("of i32"));
+  EXPECT_THAT(with_tensor("blk.1.ffn_up.weight", [](TensorEntry& e) { e.name = "blk.1.ffn_pu.weight"; }),
+              HasSubstr("blk.1.ffn_up.weight of shape (48, 32) is missing"));
+  EXPECT_THAT(with_tensor("blk.1.attn_q.weight", [](TensorEntry& e) { e.name = "blk.1.attn_qkv.weight"; }),
+              HasSubstr("expected 64 rows"));
+}
+
 TEST_F(GgufModel, VocabulariesAreWrittenAndFilledUp) {
   Vocabulary vocabulary;
   vocabulary.model = "gpt2", vocabulary.pre = "gpt-2", vocabulary.merges = {"a b"};
