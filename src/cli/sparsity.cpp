@@ -21,6 +21,7 @@ struct SparsityFlags {
   std::vector<double> percents{1, 5, 10};
   double store = 1;
   bool compare = false;
+  i64 held_out_tokens = 16384;
   WindowOptions windows;
   ProfileOptions profile;
 };
@@ -221,8 +222,11 @@ Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
   windows.protocol = protocol_from_name(flags.protocol);
   windows = resolve(windows, open.model.config);
   const auto calibration = load_texts(flags.calibrate, open.tokenizer);
-  const auto held_out = load_texts(flags.data, open.tokenizer);
+  auto held_out = load_texts(flags.data, open.tokenizer);
   check_different(calibration, held_out);
+  for (TokenText& text : held_out)
+    if (flags.held_out_tokens > 0 && static_cast<i64>(text.tokens.size()) > flags.held_out_tokens)
+      text.tokens.resize(static_cast<size_t>(flags.held_out_tokens));
   const Report report = measure_sparsity(flags, open, windows, calibration, held_out, common);
 
   if (!flags.plot.empty()) write_text(flags.plot, svg(chart_of(report)));
@@ -259,6 +263,9 @@ void add_sparsity(CLI::App& program, Command& command) {
       ->capture_default_str();
   verb->add_flag("--compare", flags->compare, "the same by top-k and by one threshold of the gate (FAT)");
   verb->add_option("--tokens", flags->profile.tokens, "most tokens to calibrate on, 0: all")
+      ->check(in_range(0, i64{1} << 40))
+      ->capture_default_str();
+  verb->add_option("--held-out-tokens", flags->held_out_tokens, "most tokens of each --data to score, 0: all")
       ->check(in_range(0, i64{1} << 40))
       ->capture_default_str();
   verb->add_option("--protocol", flags->protocol, "of the perplexity, as in eval: stride or llama.cpp")

@@ -305,7 +305,7 @@ TEST_F(CpuTest, SpeedsUpTheseOperations) {
                                      "Rope", "Attention", "AttentionBackward", "CacheAppend", "CachedAttention",
                                      "Activation", "ActivationBackward", "GatedProduct", "GatedProductBackward", "Add",
                                      "Scale", "LinearCrossEntropy", "LinearCrossEntropyBackward", "SquaredNorm",
-                                     "AdamW", "SelectedMatmul", "SkippingMatmul"));
+                                     "AdamW", "Truncate", "SelectedMatmul", "SkippingMatmul"));
 }
 
 }  // namespace

@@ -9,6 +9,24 @@ namespace {
 
 using ::testing::ElementsAre;
 
+using TruncateTest = CpuTest;
+
+TEST_F(TruncateTest, IsTheReferences) {
+  for (const i64 F : ragged_sizes)
+    for (const i64 keep : {i64{0}, i64{1}, F / 2, F}) {
+      Operands a(4);
+      const auto h = a.normal(5, F);
+      const Truncate op{.y = a.filled(nan_f, 5, F),
+                        .active = a.filled(nan_f, 5),
+                        .h = h,
+                        .s = keep % 2 ? h : a.normal(5, F),
+                        .w = F % 2 ? a.normal(F) : View<float, 1>(),
+                        .threshold = 0.3f,
+                        .keep = keep};
+      expect_right(op, fmt::format("{} of {}", keep, F));
+    }
+}
+
 struct Result {
   std::vector<float> y, active;
 };

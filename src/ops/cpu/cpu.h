@@ -33,5 +33,6 @@ void run(const Rope& op, Workspace& workspace);
 void run(const SelectedMatmul& op, Workspace& workspace);
 void run(const SkippingMatmul& op, Workspace& workspace);
 void run(const SquaredNorm& op, Workspace& workspace);
+void run(const Truncate& op, Workspace& workspace);
 
 }  // namespace sparsam::cpu

@@ -25,6 +25,9 @@ void run(const generic::Truncate<Real>& op) {
     double least = op.threshold;
     if (op.keep > 0 && op.keep < F) {
       sorted = m;
+      // NaN has no place in an order: it counts as the greatest, since it passes.
+      for (double& x : sorted)
+        if (std::isnan(x)) x = INFINITY;
       const auto last = sorted.begin() + (op.keep - 1);
       std::nth_element(sorted.begin(), last, sorted.end(), std::greater<>());
       least = std::max(least, *last);
