@@ -31,7 +31,9 @@ Compute compute_of(const std::string& precision, const Model& model) {
 OpenModel open_model(const ModelFlags& flags) {
   const std::string& path = flags.path;
   Model model = load_model(path, {.activation = flags.activation});
-  Tokenizer tokenizer = Tokenizer::load(path);
+  const fs::path file(path);  // weights alone have their tokenizer beside them, like their config.json
+  const bool alone = file.extension() == ".safetensors" || file.extension() == ".bin";
+  Tokenizer tokenizer = Tokenizer::load(alone ? fs::absolute(file).parent_path() : file);
   const Compute compute = compute_of(flags.precision, model);
   if (tokenizer.vocab_size() > model.config.vocab)
     fail("{}: the tokenizer has {} tokens, the model's vocabulary {}: they do not belong together", path,

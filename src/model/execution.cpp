@@ -62,21 +62,28 @@ std::vector<double> rotary_frequencies(const Rotary& rotary, i64 head_dim) {
   return frequencies;
 }
 
-RotaryTables::RotaryTables(const Rotary& rotary, i64 head_dim, i64 positions) {
-  const i64 channels = rotary.channels ? rotary.channels : head_dim, pairs = channels / 2;
+RotaryTables::RotaryTables(const Rotary& rotary, i64 head_dim, i64 positions)
+    : frequencies_(rotary_frequencies(rotary, head_dim)) {
+  const i64 pairs = static_cast<i64>(frequencies_.size());
   buffer_ = Buffer(2 * positions * pairs * static_cast<i64>(sizeof(float)));
   float* data = buffer_.as<float>().data();
   cosine = {data, {positions, pairs}};
   sine = {data + positions * pairs, {positions, pairs}};
-  const std::vector<double> frequencies = rotary_frequencies(rotary, head_dim);
-  const auto* yarn = std::get_if<YarnScaling>(&rotary.scaling);
-  const double stretch = yarn ? static_cast<double>(yarn->attention_factor) : 1;
-  parallel_ranges(positions, 64, [&](int, i64 begin, i64 end) {
-    for (i64 p = begin; p < end; ++p)
+  if (const auto* yarn = std::get_if<YarnScaling>(&rotary.scaling))
+    stretch_ = static_cast<double>(yarn->attention_factor);
+}
+
+void RotaryTables::require(i64 positions) {
+  if (positions <= computed_) return;
+  constexpr i64 least = 1024;
+  const i64 first = computed_, pairs = cosine.shape(1);
+  computed_ = std::min(std::max({positions, 2 * first, least}), cosine.shape(0));
+  parallel_ranges(computed_ - first, 64, [&](int, i64 begin, i64 end) {
+    for (i64 p = first + begin; p < first + end; ++p)
       for (i64 i = 0; i < pairs; ++i) {
-        const double angle = static_cast<double>(p) * frequencies[static_cast<size_t>(i)];
-        cosine(p, i) = static_cast<float>(stretch * std::cos(angle));
-        sine(p, i) = static_cast<float>(stretch * std::sin(angle));
+        const double angle = static_cast<double>(p) * frequencies_[static_cast<size_t>(i)];
+        cosine(p, i) = static_cast<float>(stretch_ * std::cos(angle));
+        sine(p, i) = static_cast<float>(stretch_ * std::sin(angle));
       }
   });
 }

@@ -11,15 +11,20 @@ namespace sparsam {
 
 // Frequencies of the rotary pairs, base^(-2 i / R), scaled as `rotary` says (config.h).
 std::vector<double> rotary_frequencies(const Rotary& rotary, i64 head_dim);
-// Cosines and sines of the rotary angles p f_i of positions p and pairs i (ops/rope.h).
+// Cosines and sines of the rotary angles p f_i of positions p and pairs i (ops/rope.h). Rows are computed when they are
+// first required: contexts of a million positions cost memory and time only as far as they are used.
 class RotaryTables {
  public:
   RotaryTables() = default;
   RotaryTables(const Rotary& rotary, i64 head_dim, i64 positions);
-  Out<float, 2> cosine, sine;  // (P, R/2)
+  void require(i64 positions);  // rows [0, positions) are there from now on
+  Out<float, 2> cosine, sine;   // (P, R/2)
 
  private:
   Buffer buffer_;
+  std::vector<double> frequencies_;  // (R/2)
+  double stretch_ = 1;
+  i64 computed_ = 0;
 };
 
 struct Execution {

@@ -214,6 +214,10 @@ void override_activation(Config& config, const std::string& name) {
   const std::string where = "the given activation";
   const bool both = name == "drelu";
   const size_t colon = name.find(':');
+  std::vector<std::string> known = function_names();
+  known.emplace_back("drelu");
+  if (std::find(known.begin(), known.end(), name.substr(0, colon)) == known.end())
+    fail_unknown("activation", name, known, where, Exit::usage);
   const Function function = both ? Function::relu : function_from_name(name.substr(0, colon), where);
   float threshold = 0;
   if (function == Function::fatrelu) {

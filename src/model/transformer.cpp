@@ -56,6 +56,8 @@ Transformer::Transformer(const Model& model, Backend& backend, Compute compute, 
 }
 
 Execution Transformer::execution(const Tokens& tokens, In<i32, 1> positions, Arena& arena) const {
+  const i64 length = tokens.ids.size() / tokens.sequences;
+  if (model_.config.positions == Positions::rotary) rotary_.require(tokens.start + length);
   return {.backend = backend_,
           .arena = arena,
           .compute = compute_,
@@ -63,7 +65,7 @@ Execution Transformer::execution(const Tokens& tokens, In<i32, 1> positions, Are
           .rotary = rotary_,
           .positions = positions,
           .sequences = tokens.sequences,
-          .length = tokens.ids.size() / tokens.sequences};
+          .length = length};
 }
 
 Out<float, 2> Transformer::forward(const Tokens& tokens, Arena& arena, Activations* kept,

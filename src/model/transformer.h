@@ -67,7 +67,7 @@ class Transformer {
   Backend& backend_;
   Compute compute_;
   i64 positions_;
-  RotaryTables rotary_;
+  mutable RotaryTables rotary_;  // grows with the positions that come: one thread runs a Transformer at a time
   SparseMlps sparse_;
 };
 
