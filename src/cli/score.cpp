@@ -28,7 +28,8 @@ Redundancy score_model(const OpenModel& open, const std::string& backend_name, c
     tokens.insert(tokens.end(), text.tokens.begin(), text.tokens.end());
   }
   const auto backend = make_backend(backend_name);
-  const Transformer model(open.model, *backend, open.compute, resolve_context(flags.options.context, open.model.config));
+  const Transformer model(open.model, *backend, open.compute,
+                          resolve_context(flags.options.context, open.model.config));
   Progress progress("score", common.quiet);
   return measure_redundancy(model, tokens, flags.options, [&](double part) { progress.update(part, ""); });
 }
