@@ -383,8 +383,9 @@ RunResult start_run(const RunOptions& options, const RunEvents& events) {
     origin = {load_model(from),
               options.sources.tokenizer.empty() ? std::optional(Tokenizer::load(from)) : std::nullopt};
   if (origin.model && !origin.model->config.truncation.empty())
-    fail_usage("train: --from {} leaves neurons out by thresholds, which would not be trained; train the model before it",
-               options.sources.from);
+    fail_usage(
+        "train: --from {} leaves neurons out by thresholds, which would not be trained; train the model before it",
+        options.sources.from);
   Run run(options, events, std::move(origin));
   run.begin();
   return run.go();
