@@ -35,7 +35,8 @@ Out<float, 2> down_forward(const Execution& e, const LinearParams<Matrix>& down,
                            const SparseNeurons* sparse) {
   if (!skips(sparse, h.shape(0))) return linear_forward(e, down, h);
   const auto y = e.arena.allocate<float>(h.shape(0), down.weight.rows);
-  e.backend.run(SkippingMatmul{.y = y, .x = h, .t = sparse->down_transposed, .bias = as_vector(down.bias)});
+  e.backend.run(
+      SkippingMatmul{.y = y, .x = h, .t = sparse->down_transposed, .bias = as_vector(down.bias), .w = down.weight});
   return y;
 }
 

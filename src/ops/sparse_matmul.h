@@ -43,14 +43,16 @@ struct SkippingMatmul {
   In<Real, 2> x;          // (N, in)
   Matrix t;               // (in, out)  f32, bf16, f16 or quantised
   In<Real, 1> bias = {};  // (out)      empty: none
+  Matrix w = {};          // (out, in)  the same weight as Matmul has it, to read when nearly all of it counts; or empty
 
   static void fields(auto&& f, auto&... op) {
-    f("y", op.y...), f("x", op.x...), f("t", op.t...), f("bias", op.bias...);
+    f("y", op.y...), f("x", op.x...), f("t", op.t...), f("bias", op.bias...), f("w", op.w...);
   }
   void validate() const {
     check_matrix(t, x.shape(1), y.shape(1), "SkippingMatmul.t");
     check_shape(y, {x.shape(0), t.cols}, "SkippingMatmul.y");
     check_optional_shape(bias, {t.cols}, "SkippingMatmul.bias");
+    if (!w.empty()) check_matrix(w, t.cols, t.rows, "SkippingMatmul.w");
   }
   i64 flops() const { return 2 * (x.size() - std::count(x.begin(), x.end(), Real(0))) * t.cols; }
 };

@@ -58,6 +58,22 @@ TEST_F(SparseMatmulTest, SkippedRowsAreTheReferences) {
     }
 }
 
+// Where nearly all counts, the untransposed weight is read: here another one, to see it.
+TEST_F(SparseMatmulTest, ADenseInputReadsTheWeightInOrder) {
+  Operands a(5);
+  const auto t = a.matrix(DType::f32, 40, 24), w = a.matrix(DType::f32, 24, 40);
+  const auto x = a.normal(1, 40), y = a.filled(nan_f, 1, 24), expected = a.filled(nan_f, 1, 24);
+  const auto expect = [&](const Op& op) {
+    run_reference(op);
+    run_everywhere(SkippingMatmul{.y = y, .x = x, .t = t, .w = w}, [&] {
+      for (i64 j = 0; j < 24; ++j) EXPECT_NEAR(y(0, j), expected(0, j), 1e-4);
+    });
+  };
+  expect(Matmul{.y = expected, .x = x, .w = w, .compute = Compute::f32});
+  for (i64 i = 0; i < 20; ++i) x(0, 2 * i) = 0;
+  expect(SkippingMatmul{.y = expected, .x = x, .t = t});
+}
+
 // Rows that are not wanted are not read: what lies there does not matter.
 TEST_F(SparseMatmulTest, WhatIsSkippedMayBeAnything) {
   Operands a(3);

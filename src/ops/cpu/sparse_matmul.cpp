@@ -175,11 +175,23 @@ View<i32, 1> live_columns(In<float, 2> values, Arena& arena) {
   return live.slice(0, count);
 }
 
+// Beyond this fraction all rows in their order come faster than those that count (bench --sparse: 0.40 gains 20 %, 0.55
+// loses 1 %). Fixed, so that what is computed does not hang on a stopwatch.
+constexpr double crossover = 0.5;
+
+bool is_dense(i64 live, i64 rows) { return static_cast<double>(live) > crossover * static_cast<double>(rows); }
+
 }  // namespace
 
 void run(const SelectedMatmul& op, Workspace& workspace) {
   const Arena::Mark mark = workspace.arena.mark();
   const auto live = live_columns(op.s, workspace.arena);
+  if (is_dense(live.shape(0), op.w.rows)) {
+    run(Matmul{.y = op.y, .x = op.x, .w = op.w, .bias = op.bias, .compute = Compute::f32}, workspace);
+    for (i64 i = 0; i < op.y.size(); ++i)
+      if (op.s.data()[i] == 0) op.y.data()[i] = 0;
+    return workspace.arena.release(mark);
+  }
   const i64 cols = op.w.cols;
   const auto sums = workspace.arena.allocate<float>(threads(), is_quantised(op.w.dtype) ? op.x.size() : 0);
   std::fill(op.y.begin(), op.y.end(), 0.0f);
@@ -192,6 +204,10 @@ void run(const SelectedMatmul& op, Workspace& workspace) {
 void run(const SkippingMatmul& op, Workspace& workspace) {
   const Arena::Mark mark = workspace.arena.mark();
   const auto live = live_columns(op.x, workspace.arena);
+  if (!op.w.empty() && is_dense(live.shape(0), op.t.rows)) {
+    workspace.arena.release(mark);
+    return run(Matmul{.y = op.y, .x = op.x, .w = op.w, .bias = op.bias, .compute = Compute::f32}, workspace);
+  }
   const i64 cols = op.t.cols, N = op.x.shape(0);
   const auto kernel = HWY_DYNAMIC_DISPATCH(add_live_rows);
   // Each thread has columns of its own: nothing is added up between threads.
