@@ -38,6 +38,17 @@ for name in ("linear", "kinds2", "kinds4"):
     with zipfile.ZipFile(golden / f"torch/{name}.pt") as archive:
         write(f"pickle/{name}", archive.read(f"{name}/data.pkl"))
 
+
+def ctranslate2_text(value):
+    return struct.pack("<H", len(value) + 1) + value.encode() + b"\0"
+
+
+weight = ctranslate2_text("w") + struct.pack("<BII", 2, 2, 1)
+write("ctranslate2/first", struct.pack("<II", 1, 1) + weight + struct.pack("<BIhh", 2, 2, -1, 2))
+write("ctranslate2/newest", struct.pack("<I", 6) + ctranslate2_text("Spec") + struct.pack("<II", 1, 2) + weight +
+      struct.pack("<BIbb", 1, 2, -1, 2) + ctranslate2_text("w_scale") + struct.pack("<BIBIff", 1, 2, 0, 8, 1, 2) +
+      struct.pack("<I", 1) + ctranslate2_text("v") + ctranslate2_text("w"))
+
 idx = b"\0\0\x08\x02" + struct.pack(">II", 2, 3) + b"abcdef"
 write("idx/plain", idx)
 write("idx/packed", gzip.compress(idx, mtime=0))
