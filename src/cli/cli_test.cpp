@@ -376,6 +376,10 @@ TEST_F(CliTest, InspectReadsEveryKindOfFile) {
   const Json torch = json_of("inspect " + golden + "torch/linear.pt");
   EXPECT_EQ(torch["format"], "torch");
   EXPECT_EQ(torch["tensor_list"][0], (Json{{"name", "weight"}, {"dtype", "f32"}, {"shape", {2, 3}}, {"bytes", 24}}));
+  constexpr char ctranslate2[] = "\1\0\0\0\1\0\0\0\2\0w\0\0\4\1\0\0\0\0\0\x80\x3f";  // version 1, one f32 "w"
+  write_text(folder / "model.bin", {ctranslate2, sizeof ctranslate2 - 1});
+  EXPECT_EQ(json_of("inspect @model.bin")["format"], "ctranslate2");
+  EXPECT_EQ(json_of("inspect @model.bin --tensors")["tensor_list"][0]["name"], "w");
   EXPECT_EQ(json_of("inspect " + golden + "chat/qwen3.jinja")["chat_template"], "supported");
   EXPECT_THAT(run("inspect @model/model.safetensors").out, HasSubstr("model.embed_tokens.weight"));
 

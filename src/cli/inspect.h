@@ -13,7 +13,7 @@ namespace sparsam {
 // The kinds of file that `inspect` knows, told by name and first bytes. Error: none of them.
 enum class FileKind : u8 {
   model,       // a directory with config.json, llama2.c's .bin, a GGUF file with tensors
-  tensors,     // safetensors, an index of shards, a file of torch.save, IDX
+  tensors,     // safetensors, an index of shards, a file of torch.save, CTranslate2's model.bin, IDX
   vocabulary,  // tokenizer.json, .model or .tiktoken, llama2.c's tok*.bin, a GGUF file or directory without weights
   config,      // config.json alone
   chat,        // a .jinja file

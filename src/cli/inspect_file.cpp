@@ -2,6 +2,7 @@
 #include <map>
 
 #include "cli/inspect.h"
+#include "formats/ctranslate2.h"
 #include "formats/gguf.h"
 #include "formats/idx.h"
 #include "formats/torch_file.h"
@@ -22,6 +23,9 @@ bool is_torch(const fs::path& path) {
   if (!fs::is_regular_file(path)) return false;
   return ends_with(path, ".pt") || ends_with(path, ".pth") || ends_with(path, ".ckpt") ||
          ends_with(path, ".state_dict") || (ends_with(path, ".bin") && TorchFile::is_archive(MappedFile(path).bytes()));
+}
+bool is_ctranslate2(const fs::path& path) {
+  return ends_with(path, ".bin") && fs::is_regular_file(path) && Ctranslate2File::is_model(MappedFile(path).bytes());
 }
 
 Json tensor_list(const std::vector<TensorEntry>& tensors) {
@@ -77,7 +81,8 @@ FileKind kind_of_file(const fs::path& path) {
     return tokenizer && !fs::exists(path / "config.json") ? FileKind::vocabulary : FileKind::model;
   }
   if (ends_with(path, ".gguf")) return GgufFile::open(path).tensors().empty() ? FileKind::vocabulary : FileKind::model;
-  if (ends_with(path, ".safetensors") || ends_with(path, ".index.json") || is_idx(path) || is_torch(path))
+  if (ends_with(path, ".safetensors") || ends_with(path, ".index.json") || is_idx(path) || is_torch(path) ||
+      is_ctranslate2(path))
     return FileKind::tensors;
   if (ends_with(path, ".bin"))  // llama2.c: its vocabularies are tok512.bin, tokenizer.bin and the like
     return path.filename().string().find("tok") != std::string::npos ? FileKind::vocabulary : FileKind::model;
@@ -101,6 +106,13 @@ Json inspect_tensors(const fs::path& path) {
   if (is_idx(path)) {
     const IdxArray array = read_idx(path);
     return tensors_json("idx", {array.entry()});
+  }
+  if (is_ctranslate2(path)) {
+    const Ctranslate2File file = Ctranslate2File::open(path);
+    Json json = tensors_json("ctranslate2", file.tensors());
+    json["metadata"] = {
+        {"version", file.version()}, {"specification", printable(file.specification())}, {"revision", file.revision()}};
+    return json;
   }
   const fs::path torch = fs::is_directory(path) ? path / "pytorch_model.bin" : path;
   const bool safetensors = fs::exists(path / "model.safetensors") || fs::exists(path / "model.safetensors.index.json");
