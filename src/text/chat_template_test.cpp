@@ -10,7 +10,6 @@
 namespace sparsam {
 namespace {
 
-using testing::AllOf;
 using testing::HasSubstr;
 
 std::string rendered(std::string_view text, const Json& variables = Json::object()) {
