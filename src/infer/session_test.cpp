@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
+#include "base/threads.h"
 #include "formats/json.h"
 #include "infer/test_support.h"
 
@@ -146,6 +148,59 @@ TEST(Session, ContinuesStoriesAsRecorded) {
     }
     EXPECT_EQ(ids, wanted);
   }
+}
+
+// Skipping what is zero changes the order of sums and nothing else, over a thousand tokens; and it repeats bit for bit.
+TEST(Session, SkippedZerosChangeNothing) {
+  const int before = threads();
+  set_threads(1);  // the products are too small to share
+  Architecture relu = tiny_llama_like;
+  relu.context = 1000, relu.hidden = 160, relu.layers = 2;
+  for (const auto& [function, threshold, both] :
+       std::vector<std::tuple<Function, float, bool>>{{Function::relu, 0.f, false},
+                                                      {Function::fatrelu, 1.f, false},
+                                                      {Function::relu, 0.f, true},
+                                                      {Function::relu2, 0.f, false}})
+    for (const bool gated : {true, false}) {
+      relu.activation = function, relu.activation_threshold = threshold;
+      relu.gated = gated, relu.activate_up = gated && both;
+      const TinyModel tiny = tiny_model(relu);
+      const auto backend = make_backend("cpu");
+      Session dense(tiny.model, *backend, {.cache = DType::f32, .skip_zeros = false});
+      Session sparse(tiny.model, *backend, {.cache = DType::f32}), again(tiny.model, *backend, {.cache = DType::f32});
+      double greatest = 0;
+      for (const i32 id : random_ids(1000, tiny.model.config.vocab, 3)) {
+        const In<float, 1> found = sparse.step(id), repeated = again.step(id);
+        ASSERT_TRUE(std::equal(found.begin(), found.end(), repeated.begin()));
+        const In<float, 1> expected = dense.step(id);
+        greatest = std::max(greatest, greatest_difference(found, {expected.begin(), expected.end()}));
+      }
+      EXPECT_LT(greatest, f32_tolerance) << name_of(function) << (gated ? ", gated" : "");
+      EXPECT_GT(greatest, 0) << "nothing was skipped";
+    }
+  set_threads(before);
+}
+
+// Neurons below a threshold: the masked dense pass over the whole sequence is the slow twin.
+TEST(Session, TruncatedNeuronsAreThoseOfTheMaskedPass) {
+  for (const auto measure : {Truncation::Measure::output, Truncation::Measure::gate})
+    for (const Architecture& architecture : {tiny_llama_like, tiny_gpt_like}) {
+      TinyModel tiny = tiny_model(architecture);
+      const auto whole = whole_logits(tiny.model, random_ids(30, tiny.model.config.vocab, 4));
+      tiny.model.config.truncation.assign(tiny.model.config.layers.size(),
+                                          {.measure = measure, .threshold = 0.11f, .keep = 0});
+      const auto ids = random_ids(30, tiny.model.config.vocab, 4);
+      const auto expected = whole_logits(tiny.model, ids);
+      const auto backend = make_backend("cpu");
+      Session session(tiny.model, *backend, {.cache = DType::f32});
+      double changed = 0;
+      for (size_t i = 0; i < ids.size(); ++i) {
+        const In<float, 1> found = session.step(ids[i]);
+        EXPECT_LT(greatest_difference(found, expected[i]), f32_tolerance) << "step " << i;
+        changed = std::max(changed, greatest_difference(found, whole[i]));
+      }
+      EXPECT_GT(changed, 1e-3) << "nothing was left out";
+    }
 }
 
 }  // namespace
