@@ -39,6 +39,7 @@ void add_score(CLI::App& program, Command& command);
 void add_drop(CLI::App& program, Command& command);
 void add_convert(CLI::App& program, Command& command);
 void add_sparsity(CLI::App& program, Command& command);
+void add_law(CLI::App& program, Command& command);
 void add_generate(CLI::App& program, Command& command);
 void add_inspect(CLI::App& program, Command& command);
 void add_bench(CLI::App& program, Command& command);

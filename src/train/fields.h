@@ -60,6 +60,23 @@ S fields_from_json(const Json& json, const std::string& where) {
   return values;
 }
 
+// The fields that are there replace those of `values`; a name that is no field's is an Error.
+template <class S>
+void read_fields(S& values, const Json& json, const std::string& where) {
+  Fields fields(json, where);
+  S::fields(
+      [&]<class T>(const char* name, const char*, T& value) {
+        if constexpr (std::is_enum_v<T>) {
+          if (const auto text = fields.optional<std::string>(name))
+            value = value_from_name<T>(*text, where + "." + name);
+        } else {
+          value = fields.or_default<T>(name, value);
+        }
+      },
+      values);
+  fields.finish();
+}
+
 // "--lr is 0.002, the run has 0.001" for each field that differs.
 template <class S>
 void list_differences(const S& asked, const S& has, std::vector<std::string>& texts) {

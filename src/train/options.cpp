@@ -41,6 +41,7 @@ void validate(const RunOptions& options) {
     fail_usage("train: give exactly one of --tokens, --steps and --minutes, more than 0");
   range("batch", r.batch, 0, 1e6), range("accumulate", r.accumulate, 1, 1e6), range("sequence", r.sequence, 0, 1e7);
   range("lr", r.lr, 0, 1e3), range("final-lr", r.final_lr, 0, 1);
+  range("mup-base", r.mup_base, 0, 1 << 20);
   range("warmup", r.warmup, -1, many), range("decay", r.decay, -1, many);
   range("weight-decay", r.weight_decay, 0, 1e3), range("clip", r.clip, 0, 1e9), range("eps", r.eps, 1e-30, 1);
   if (!(r.beta1 >= 0 && r.beta1 < 1)) fail_usage("--beta1 is {}, expected 0 to less than 1", r.beta1);

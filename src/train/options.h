@@ -21,6 +21,7 @@ struct Recipe {
   double lr = 1e-3, final_lr = 0.1;
   i64 warmup = -1, decay = -1;
   double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, clip = 1;
+  i64 mup_base = 0;
   Compute precision = Compute::bf16;
   i64 seed = 0;
 
@@ -41,6 +42,8 @@ struct Recipe {
     f("beta2", "AdamW's average of squared gradients", r.beta2...);
     f("eps", "AdamW's epsilon", r.eps...);
     f("clip", "largest norm of the gradient (0: any)", r.clip...);
+    f("mup-base", "width for which --lr is given: models of other widths are scaled to learn alike (muP; 0: not)",
+      r.mup_base...);
     f("precision", "factors of matrix products", r.precision...);
     f("seed", "of the weights and of the order of the data", r.seed...);
   }
@@ -85,8 +88,9 @@ struct RunOptions {
   Recipe recipe;
   Upkeep upkeep;
   fs::path out;
-  bool overwrite = false;    // an earlier run in `out` is deleted
-  bool measure_peak = true;  // of the machine's matrix products, for the fraction of it that is reached
+  bool overwrite = false;     // an earlier run in `out` is deleted
+  fs::path token_files = {};  // where tokenised texts are kept; empty: `out`
+  bool measure_peak = true;   // of the machine's matrix products, for the fraction of it that is reached
 
   static RunOptions of_preset(std::string_view name);  // Error (usage) on an unknown name
   static RunOptions of_model(std::string_view directory);

@@ -9,6 +9,7 @@
 #include "train/fields.h"
 #include "train/manifest.h"
 #include "train/metrics.h"
+#include "train/mup.h"
 #include "train/speed.h"
 
 namespace sparsam {
@@ -79,7 +80,8 @@ Inputs read_inputs(RunOptions& options, Origin&& origin, const RunEvents& events
   // A tokenizer decides the vocabulary: one that is given, or one that found fewer pairs than asked for.
   Architecture shape = options.architecture;
   shape.vocab = tokenizer->vocab_size();
-  const Config config = from ? from->config : make_config(shape);
+  Config config = from ? from->config : make_config(shape);
+  if (!from && options.recipe.mup_base > 0) apply_mup_scales(config, options.recipe.mup_base);
   if (tokenizer->vocab_size() > config.vocab)
     fail("train: the tokenizer has {} tokens, the model's vocabulary {}: they do not belong together",
          tokenizer->vocab_size(), config.vocab);
@@ -91,9 +93,10 @@ Inputs read_inputs(RunOptions& options, Origin&& origin, const RunEvents& events
   if (recipe.sequence > config.context)
     fail_usage("--sequence is {}, but the model's context is {}", recipe.sequence, config.context);
   tell(events.on_stage, "tokenizing");
-  TokenFile train = tokenize(data.train, *tokenizer, options.out, "train");
+  const fs::path& kept = options.token_files.empty() ? options.out : options.token_files;
+  TokenFile train = tokenize(data.train, *tokenizer, kept, "train");
   std::optional<TokenFile> valid;
-  if (!data.held_out.empty()) valid.emplace(tokenize(data.held_out, *tokenizer, options.out, "valid"));
+  if (!data.held_out.empty()) valid.emplace(tokenize(data.held_out, *tokenizer, kept, "valid"));
   if (valid && valid->size() < 2) valid.reset();  // nothing to predict
   std::vector<i32> bytes = token_bytes(*tokenizer);
   return {std::move(*tokenizer), config, std::move(from), std::move(train), std::move(valid), std::move(bytes)};
@@ -169,7 +172,8 @@ class Run {
 
  private:
   void make_trainer() {
-    const auto specs = parameter_specs(inputs_.config);
+    auto specs = parameter_specs(inputs_.config);
+    if (options_.recipe.mup_base > 0) apply_mup_deviations(specs, inputs_.config.dim);
     auto weights = std::make_shared<FlatParams>(specs);
     if (inputs_.from)
       read_weights(*inputs_.from, *weights);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/threads.h"
+#include "train/mup.h"
 
 namespace sparsam {
 
@@ -72,14 +73,15 @@ double Trainer::gradient_norm() {
 void Trainer::update(double learning_rate, double gradient_scale) {
   for_each_parameter(
       specs_,
-      [&](const std::string&, const ParameterSpec& spec, const Out<float, 2>& w, const Out<float, 2>& m,
+      [&](const std::string& name, const ParameterSpec& spec, const Out<float, 2>& w, const Out<float, 2>& m,
           const Out<float, 2>& v, const Out<float, 2>& dw) {
         const auto flat = [](const Out<float, 2>& view) { return view.as(view.size()); };
+        const double rate = learning_rate * mup_rate(name, spec, model_.config.dim, recipe_.mup_base);
         backend_.run(AdamW{.w = flat(w),
                            .m = flat(m),
                            .v = flat(v),
                            .dw = flat(dw),
-                           .learning_rate = static_cast<float>(learning_rate),
+                           .learning_rate = static_cast<float>(rate),
                            .beta1 = static_cast<float>(recipe_.beta1),
                            .beta2 = static_cast<float>(recipe_.beta2),
                            .eps = static_cast<float>(recipe_.eps),

@@ -1,0 +1,35 @@
+// Measured points of the sparsing law, one JSON object a line: what `law run` writes and `law fit` reads.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/files.h"
+#include "formats/json.h"
+
+namespace sparsam {
+
+// Neurons left out at one CETT (measure/activation_sparsity.h).
+struct TriedCett {
+  double cett = 0, activation_ratio = 0, perplexity = 0;
+};
+
+// One model at one checkpoint. The first four fields suffice for a fit; 0 or empty: not known.
+struct LawPoint {
+  std::string model, activation;
+  double tokens = 0;            // trained on so far
+  double activation_ratio = 0;  // at the greatest CETT whose perplexity is at most (1 + percent / 100) the dense one
+  i64 dim = 0, layers = 0, parameters = 0;       // parameters without embeddings
+  double percent = 0, cett = 0, perplexity = 0;  // perplexity: dense
+  double nonzero_ratio = 0;                      // of the neurons: not exactly zero
+  std::vector<TriedCett> tried = {};             // ascending; the first is 0: dense
+};
+
+Json to_json(const LawPoint& point);
+// Empty when the file is not there. Error naming file and line: no JSON, a field that is unknown, missing or out of its
+// range, a second point of the same model and tokens.
+std::vector<LawPoint> read_law_points(const fs::path& path);
+void write_law_points(const fs::path& path, std::span<const LawPoint> points);  // whole or not at all
+
+}  // namespace sparsam
