@@ -57,7 +57,8 @@ inline Bounded log(const Bounded& x) {  // near 1 the logarithm itself is below 
 }
 inline Bounded sqrt(const Bounded& x) {
   const double value = std::sqrt(x.value);
-  return evaluated(value, value > 0 ? 0.5 / value : 0, x, value);
+  if (value == 0) return {0, std::sqrt(x.error)};
+  return evaluated(value, 0.5 / value, x, value);
 }
 inline Bounded erf(const Bounded& x) {
   return evaluated(std::erf(x.value), 2 * std::numbers::inv_sqrtpi * std::exp(-x.value * x.value), x, 1);
