@@ -10,6 +10,7 @@
 #include "base/files.h"
 #include "base/progress.h"
 #include "base/random.h"
+#include "base/test_support.h"
 #include "base/threads.h"
 
 namespace sparsam {
@@ -69,12 +70,7 @@ TEST_F(Files, AFullDiskIsAnErrorAndTheOldContentStays) {
   const rlimit small{4096, old_limit.rlim_max};  // writing past it fails like a full disk does
   const auto old_handler = ::signal(SIGXFSZ, SIG_IGN);
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
-  std::string found;
-  try {
-    write_text(directory / "a", std::string(100000, 'x'));
-  } catch (const Error& error) {
-    found = error.what();
-  }
+  const std::string found = error_of([&] { write_text(directory / "a", std::string(100000, 'x')); });
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &old_limit), 0);
   ::signal(SIGXFSZ, old_handler);
   EXPECT_THAT(found, HasSubstr("cannot write after 4096 bytes"));

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/test_support.h"
 
 namespace sparsam {
 namespace {
@@ -61,12 +62,7 @@ class Gguf : public ::testing::Test {
     return dir_ / "hand.gguf";
   }
   std::string error_of(const Bytes& bytes) const {
-    try {
-      GgufFile::open(write(bytes));
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
+    return sparsam::error_of([&] { GgufFile::open(write(bytes)); });
   }
 
   const fs::path dir_ =
@@ -140,12 +136,7 @@ TEST_F(Gguf, WritesWhatItReads) {
 
 TEST_F(Gguf, WriterRefusesWhatGgufOrLlamaCppCannotHold) {
   const auto error = [&](const GgufMetadata& metadata, const std::vector<TensorEntry>& tensors) {
-    try {
-      write_gguf(dir_ / "b.gguf", metadata, tensors);
-    } catch (const Error& e) {
-      return std::string(e.what());
-    }
-    return std::string("no error");
+    return sparsam::error_of([&] { write_gguf(dir_ / "b.gguf", metadata, tensors); });
   };
   const std::vector<std::byte> data(8);
   EXPECT_THAT(error({{"k", u8{1}}, {"k", u8{2}}}, {}), HasSubstr("'k'"));
@@ -232,14 +223,7 @@ TEST_F(Gguf, FieldsCheckTypesAndLimits) {
   bytes.string("b.other").number<u32>(0).number<u8>(1);
   const GgufFile file = GgufFile::open(write(bytes));
   GgufFields fields(file);
-  const auto error = [&](auto&& read) {
-    try {
-      read();
-    } catch (const Error& e) {
-      return std::string(e.what());
-    }
-    return std::string("no error");
-  };
+  const auto error = [&](auto&& read) { return sparsam::error_of(read); };
   EXPECT_EQ(fields.required<i64>("a.u8"), 200);
   EXPECT_EQ(fields.required<std::string>("a.text"), "x");
   EXPECT_THAT(fields.required<std::vector<i64>>("a.list"), ElementsAre(7, 8));

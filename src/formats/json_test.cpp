@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/test_support.h"
 
 namespace sparsam {
 namespace {
@@ -13,14 +14,6 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-std::string error_of(auto&& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 std::string parse_error(std::string_view text) {
   return error_of([&] { parse_json(text, "x.json"); });
 }

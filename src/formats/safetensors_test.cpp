@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "base/test_support.h"
 #include "formats/json.h"
 
 namespace sparsam {
@@ -38,12 +39,7 @@ class Safetensors : public ::testing::Test {
     return bytes;
   }
   std::string error_of(const fs::path& path) const {
-    try {
-      SafetensorsFile::open(path);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
+    return sparsam::error_of([&] { SafetensorsFile::open(path); });
   }
   std::string error_of_header(const std::string& header, size_t data_bytes = 32) const {
     return error_of(write("hand.safetensors", file_of(header, data_bytes)));

@@ -6,8 +6,8 @@
 
 #include <string_view>
 
-#include "base/error.h"
 #include "base/files.h"
+#include "base/test_support.h"
 
 namespace sparsam {
 
@@ -34,12 +34,7 @@ class MemoryFile {
 template <class Open>
 std::string error_of_bytes(std::string_view bytes, Open&& open) {
   const MemoryFile file(bytes);
-  try {
-    open(file.path());
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
+  return error_of([&] { open(file.path()); });
 }
 
 }  // namespace sparsam

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/test_support.h"
 #include "formats/test_support.h"
 #include "formats/zip.h"
 
@@ -284,14 +285,7 @@ TEST_F(HandmadeTorchFile, EveryCutAndEveryChangedByteEndsWell) {
 }
 
 TEST(TorchFile, RefusesWhatIsNoDictionaryOfTensors) {
-  const auto error_of = [](const char* name) -> std::string {
-    try {
-      TorchFile::open(golden(name));
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
-  };
+  const auto error_of = [](const char* name) { return sparsam::error_of([&] { TorchFile::open(golden(name)); }); };
   EXPECT_THAT(error_of("training.pt"), HasSubstr("training.pt: 'step' is an integer, expected tensors only"));
   EXPECT_THAT(error_of("legacy.pt"), HasSubstr("as torch wrote before 1.6"));
 }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/test_support.h"
 #include "infer/session.h"
 #include "infer/test_support.h"
 
@@ -16,16 +17,6 @@ std::vector<float> logits_of(const Model& model, const std::vector<i32>& ids) {
   Session session(model, *backend, {.cache = DType::f32});
   const auto logits = session.prefill(ids);
   return {logits.begin(), logits.end()};
-}
-
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 const auto ids = random_ids(20, 300, 11);

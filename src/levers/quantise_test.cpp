@@ -8,6 +8,7 @@
 #include <map>
 #include <sstream>
 
+#include "base/test_support.h"
 #include "infer/session.h"
 #include "infer/test_support.h"
 
@@ -36,16 +37,6 @@ double distance(const std::vector<float>& a, const std::vector<float>& b) {
   double off = 0, size = 0;
   for (size_t i = 0; i < a.size(); ++i) off += std::pow(double{a[i]} - b[i], 2), size += double{b[i]} * b[i];
   return std::sqrt(off / size);
-}
-
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 const auto ids = random_ids(40, 300, 11);

@@ -7,6 +7,7 @@
 #include <limits>
 #include <numbers>
 
+#include "base/test_support.h"
 #include "formats/json.h"
 #include "infer/test_support.h"
 #include "measure/divergence.h"
@@ -172,13 +173,8 @@ TEST(CheckFinite, NamesTheTensorAndThePlace) {
   const TinyModel tiny = tiny_model();
   check_finite(tiny.model, "model");
   tiny.flat->views.layers[1].mlp.up.weight(2, 7) = std::numeric_limits<float>::infinity();
-  try {
-    check_finite(tiny.model, "model");
-    FAIL() << "no error";
-  } catch (const Error& error) {
-    EXPECT_STREQ(error.what(),
-                 "model: tensor model.layers.1.mlp.up_proj.weight holds inf at (2, 7), expected finite numbers");
-  }
+  EXPECT_EQ(error_of([&] { check_finite(tiny.model, "model"); }),
+            "model: tensor model.layers.1.mlp.up_proj.weight holds inf at (2, 7), expected finite numbers");
 }
 
 TEST(CheckFinite, ReadsSixteenBits) {
@@ -204,13 +200,9 @@ TEST(CheckFinite, ReadsTheScalesOfBlocks) {
     w = blocks;
     check_finite(model, "model");
     bytes[static_cast<size_t>(5 * blocks.row_bytes()) + (dtype == DType::q5_1 ? 3 : 1)] = std::byte{0x7c};
-    try {
-      check_finite(model, "model");
-      FAIL() << "no error";
-    } catch (const Error& error) {
-      EXPECT_NE(std::string(error.what()).find("o_proj.weight holds"), std::string::npos) << error.what();
-      EXPECT_NE(std::string(error.what()).find("at (5, 0)"), std::string::npos) << error.what();
-    }
+    const std::string error = error_of([&] { check_finite(model, "model"); });
+    EXPECT_NE(error.find("o_proj.weight holds"), std::string::npos) << error;
+    EXPECT_NE(error.find("at (5, 0)"), std::string::npos) << error;
   }
 }
 

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <map>
 
+#include "base/test_support.h"
 #include "formats/safetensors.h"
 #include "model/hugging_face.h"
 #include "model/transformer.h"
@@ -26,15 +27,6 @@ std::vector<std::string> architectures() {
   for (const auto& entry : fs::directory_iterator(goldens)) names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
-}
-
-std::string error_of(auto&& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 // Keys and values of every layer for `capacity` positions, in f32.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include "base/test_support.h"
 #include "formats/safetensors.h"
 #include "model/model.h"
 
@@ -14,15 +15,6 @@ using testing::HasSubstr;
 Config tiny(Architecture a = {}) {
   a.vocab = 50, a.layers = 3, a.dim = 32, a.heads = 4;
   return make_config(a);
-}
-
-std::string error_of(auto&& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(Config, PresetsHaveTheirAdvertisedSizes) {

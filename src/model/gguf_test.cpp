@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/test_support.h"
 #include "formats/gguf.h"
 #include "model/pairing.h"
 #include "model/transformer.h"
@@ -93,12 +94,7 @@ class GgufModel : public testing::Test {
     return dir_ / "m.gguf";
   }
   std::string error_of_save(const Config& config) const {
-    try {
-      save(random_model(config, DType::f32, 1));
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
+    return error_of([&] { save(random_model(config, DType::f32, 1)); });
   }
   static std::string architecture_of(const fs::path& path) {
     const GgufFile file = GgufFile::open(path);
@@ -305,12 +301,7 @@ TEST_F(GgufModel, FilesThatDisagreeWithThemselvesAreRefused) {
     std::vector<TensorEntry> tensors = file.tensors();
     change(metadata, tensors);
     write_gguf(bad, metadata, tensors);
-    try {
-      load_gguf(bad);
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "no error";
+    return error_of([&] { load_gguf(bad); });
   };
   const auto with = [&](const std::string& key, const GgufValue& value) {
     return error([&](GgufMetadata& metadata, auto&) {

@@ -24,16 +24,14 @@ std::string ChatTemplate::render(std::span<const ChatMessage> messages, const Ch
   return render(variables);
 }
 
-std::string ChatTemplate::render(const Json& variables) const {
+std::string ChatTemplate::render(const Json& variables, i64 work) const {
   constexpr i64 work_per_input = 64;
   check(variables.is_object(), "variables of a template that are no object");
-  jinja::Runtime runtime{.where = where_};
-  const i64 most_work = runtime.work;
-  runtime.work = std::numeric_limits<i64>::max();
+  jinja::Runtime runtime{.where = where_, .work = std::numeric_limits<i64>::max()};
   jinja::Fields fields;
   for (const auto& [name, value] : variables.get_ref<const Json::object_t&>())
     fields.emplace_back(name, jinja::make_value(runtime, value));
-  runtime.work = most_work + work_per_input * (std::numeric_limits<i64>::max() - runtime.work);
+  runtime.work = work + work_per_input * (std::numeric_limits<i64>::max() - runtime.work);
   return jinja::render(*tree_, std::move(fields), runtime);
 }
 

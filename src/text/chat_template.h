@@ -34,14 +34,16 @@ struct Node;
 // Immutable and cheap to copy; all threads may use one.
 class ChatTemplate {
  public:
+  static constexpr i64 most_work = i64{1} << 25;  // a second or less
+
   // `where` heads the errors, here and in rendering. Errors: syntax; a tag, filter, test or method outside the subset.
   static ChatTemplate parse(std::string_view text, std::string_view where);
 
   // The prompt as text, with its special tokens as texts. Errors: what the template refuses (raise_exception), or does
-  // that is not supported; more than 2^25 steps of work, plus 64 for each byte and value of the input.
+  // that is not supported; more than `work` steps, plus 64 for each byte and value of the input.
   std::string render(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
   // The same with any variables: an object with "messages", "tools", "bos_token", ...
-  std::string render(const Json& variables) const;
+  std::string render(const Json& variables, i64 work = most_work) const;
 
  private:
   std::string where_;

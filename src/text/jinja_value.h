@@ -22,7 +22,7 @@ namespace sparsam::jinja {
 struct Runtime {
   std::string where;  // heads every error
   int line = 0;       // of the template, being rendered
-  i64 work = i64{1} << 25;
+  i64 work;
 
   [[noreturn]] void refuse(std::string_view text) const { fail("{}: line {}: {}", where, line, text); }
   void charge(size_t steps) {

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "base/error.h"
+#include "base/test_support.h"
 
 namespace sparsam {
 namespace {
@@ -15,12 +15,7 @@ class TokenFileTest : public testing::Test {
   TokenFileTest() : path(fs::temp_directory_path() / ("token_file_test_" + std::to_string(::getpid()))) {}
   ~TokenFileTest() override { fs::remove(path); }
   std::string error() const {
-    try {
-      TokenFile::open(path);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
+    return error_of([&] { TokenFile::open(path); });
   }
   fs::path path;
 };
@@ -53,25 +48,25 @@ TEST_F(TokenFileTest, DamageIsNamed) {
     write_text(path, text);
     return error();
   };
-  EXPECT_EQ(with(good), "");
-  EXPECT_NE(with(""), "");
-  EXPECT_NE(with("just text, longer than the header of a token file"), "");
+  EXPECT_EQ(with(good), "no error");
+  EXPECT_NE(with(""), "no error");
+  EXPECT_NE(with("just text, longer than the header of a token file"), "no error");
   EXPECT_NE(with(good.substr(0, good.size() - 1)).find("3 tokens"), std::string::npos);
   EXPECT_NE(with(good + "xx").find("3 tokens"), std::string::npos);
   std::string other = good;
   other[8] = 2;
   EXPECT_NE(with(other).find("version 2"), std::string::npos);
   other = good, other[12] = 4;
-  EXPECT_NE(with(other), "");
+  EXPECT_NE(with(other), "no error");
   other = good, other.replace(24, 8, "\xff\xff\xff\xff\xff\xff\xff\xff");
-  EXPECT_NE(with(other), "");
+  EXPECT_NE(with(other), "no error");
   other = good, other[good.size() - 1] = '\x7f';  // an id beyond the vocabulary
-  EXPECT_EQ(with(other), "");
+  EXPECT_EQ(with(other), "no error");
   const TokenFile file = TokenFile::open(path);
   EXPECT_EQ(file[1], 2);
   EXPECT_THROW(file[2], Error);
   fs::remove(path);
-  EXPECT_NE(error(), "");
+  EXPECT_NE(error(), "no error");
 }
 
 TEST(HashText, TellsTextsApart) {
