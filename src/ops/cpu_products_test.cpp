@@ -299,13 +299,16 @@ TEST_F(CpuTest, RunsTheInstructionSetThatItIsToldTo) {
 
 // What was worth speeding up: all of it, so far.
 TEST_F(CpuTest, SpeedsUpTheseOperations) {
-  EXPECT_THAT(accelerated_operations(),
-              ::testing::ElementsAre("Embedding", "EmbeddingBackward", "RmsNorm", "RmsNormBackward", "LayerNorm",
-                                     "LayerNormBackward", "Matmul", "MatmulBackwardInput", "MatmulBackwardWeight",
-                                     "Rope", "Attention", "AttentionBackward", "CacheAppend", "CachedAttention",
-                                     "Activation", "ActivationBackward", "GatedProduct", "GatedProductBackward", "Add",
-                                     "Scale", "LinearCrossEntropy", "LinearCrossEntropyBackward", "SquaredNorm",
-                                     "AdamW", "Truncate", "SelectedMatmul", "SkippingMatmul"));
+  EXPECT_THAT(
+      accelerated_operations(),
+      ::testing::ElementsAre(
+          "Embedding", "EmbeddingBackward", "RmsNorm", "RmsNormBackward", "LayerNorm", "LayerNormBackward", "Matmul",
+          "MatmulBackwardInput", "MatmulBackwardWeight", "Rope", "Attention", "AttentionBackward", "CacheAppend",
+          "CachedAttention", "Activation", "ActivationBackward", "GatedProduct", "GatedProductBackward", "Add", "Scale",
+          "LinearCrossEntropy", "LinearCrossEntropyBackward", "SquaredNorm", "AdamW", "Truncate", "SelectedMatmul",
+          "SkippingMatmul", "L1Norm", "L1NormBackward", "TokenScores", "TokenScoresBackward", "LogAttention",
+          "LogAttentionBackward", "LogAttentionStep", "CausalConvolution", "CausalConvolutionBackward", "HeadScale",
+          "HeadScaleBackward", "HeadMix", "HeadMixBackward", "LogDecay", "LogDecayBackward"));
 }
 
 }  // namespace

@@ -22,6 +22,11 @@ std::vector<Op> every_operation(Operands& a) {
     for (float& value : x) value = std::abs(value) + 0.1f;
     return x;
   };
+  const auto decays = [&] {
+    const auto x = heads();
+    for (float& value : x) value = -std::abs(value);
+    return x;
+  };
   const Function silu = Function::silu;
   const Compute f32 = Compute::f32;
   return {
@@ -59,6 +64,29 @@ std::vector<Op> every_operation(Operands& a) {
                0},  // all pass: a flipped sign of zero would be right
       SelectedMatmul{a.normal(rows, vocabulary), matrix(), table(), a.normal(vocabulary), a.normal(rows, vocabulary)},
       SkippingMatmul{a.normal(rows, channels), a.normal(rows, vocabulary), table(), vector()},
+      L1Norm{a.normal(1), vector(), matrix()},
+      L1NormBackward{matrix(), matrix(), 0.3f},
+      TokenScores{matrix(), a.normal(rows), matrix(), 2.0f, 1e-6f},
+      TokenScoresBackward{matrix(), matrix(), matrix(), matrix(), positive(rows), 2.0f, 1e-6f},
+      LogAttention{heads(), a.normal(1, 2, rows), a.normal(1, 2, 4, 4), a.normal(1, 2, 4), a.normal(1, 2, 4), heads(),
+                   heads(), heads(), decays(), a.normal(1, 2, 4, 4), positive(8).as(1, 2, 4), a.normal(1, 2, 4)},
+      LogAttentionBackward{heads(), heads(), heads(), heads(), a.normal(1, 2, 4, 4), a.normal(1, 2, 4),
+                           a.normal(1, 2, 4), heads(), a.normal(1, 2, 4, 4), a.normal(1, 2, 4), heads(),
+                           positive(6).as(1, 2, rows), heads(), heads(), heads(), decays(), a.normal(1, 2, 4, 4),
+                           positive(8).as(1, 2, 4), a.normal(1, 2, 4)},
+      LogAttentionStep{a.normal(1, 2, 4), a.normal(1, 2, 4, 4), positive(8).as(1, 2, 4), a.normal(1, 2, 4),
+                       a.normal(1, 2, 4), a.normal(1, 2, 4), a.normal(1, 2, 4)},
+      CausalConvolution{a.normal(1, rows, 5), a.normal(1, rows, 5), a.normal(5, 3), a.normal(1, 2, 5)},
+      CausalConvolutionBackward{a.normal(1, rows, 5), a.normal(5, 3), a.normal(1, rows, 5), a.normal(1, rows, 5),
+                                a.normal(5, 3)},
+      HeadScale{a.normal(rows, 2, 4), a.normal(rows, 2, 4), a.normal(2), 3.0f},
+      HeadScaleBackward{a.normal(rows, 2, 4), a.normal(2), a.normal(rows, 2, 4), a.normal(rows, 2, 4),
+                        a.normal(rows, 2, 4), a.normal(2), 3.0f},
+      HeadMix{a.normal(rows, 2, 4), a.normal(rows, 2, 4), a.normal(rows, 2, 4), a.normal(2)},
+      HeadMixBackward{a.normal(rows, 2, 4), a.normal(rows, 2, 4), a.normal(2), a.normal(rows, 2, 4),
+                      a.normal(rows, 2, 4), a.normal(rows, 2, 4), a.normal(2)},
+      LogDecay{matrix(), matrix(), 16.0f},
+      LogDecayBackward{matrix(), matrix(), matrix(), 16.0f},
   };
 }
 

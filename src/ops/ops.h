@@ -13,15 +13,20 @@
 #include "ops/activation.h"
 #include "ops/add.h"
 #include "ops/attention.h"
+#include "ops/causal_convolution.h"
 #include "ops/cross_entropy.h"
 #include "ops/embedding.h"
+#include "ops/heads.h"
+#include "ops/l1_norm.h"
 #include "ops/layer_norm.h"
+#include "ops/log_attention.h"
 #include "ops/matmul.h"
 #include "ops/optimizer.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 #include "ops/scale.h"
 #include "ops/sparse_matmul.h"
+#include "ops/token_scores.h"
 #include "ops/truncate.h"
 
 namespace sparsam {
@@ -30,7 +35,9 @@ using Op = std::variant<Embedding, EmbeddingBackward, RmsNorm, RmsNormBackward, 
                         MatmulBackwardInput, MatmulBackwardWeight, Rope, Attention, AttentionBackward, CacheAppend,
                         CachedAttention, Activation, ActivationBackward, GatedProduct, GatedProductBackward, Add, Scale,
                         LinearCrossEntropy, LinearCrossEntropyBackward, SquaredNorm, AdamW, Truncate, SelectedMatmul,
-                        SkippingMatmul>;
+                        SkippingMatmul, L1Norm, L1NormBackward, TokenScores, TokenScoresBackward, LogAttention,
+                        LogAttentionBackward, LogAttentionStep, CausalConvolution, CausalConvolutionBackward, HeadScale,
+                        HeadScaleBackward, HeadMix, HeadMixBackward, LogDecay, LogDecayBackward>;
 
 class Backend {
  public:

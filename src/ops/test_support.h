@@ -99,6 +99,12 @@ inline std::span<double> doubles(const Matrix& m) {
   return {const_cast<double*>(m.as<double>()), static_cast<size_t>(m.size())};
 }
 
+template <class Field>
+constexpr bool is_written(const Field&) {
+  if constexpr (requires { typename Field::Element; }) return !std::is_const_v<typename Field::Element>;
+  return false;
+}
+
 template <class O>
 std::span<double> member(const O& op, std::string_view wanted) {
   std::span<double> found;
@@ -113,28 +119,39 @@ std::span<double> member(const O& op, std::string_view wanted) {
 }  // namespace detail
 
 // Proves each gradient dX that `backward` gives against central differences of the objective sum_i dy_i y_i of
-// `forward` in its operand X, and that Sums are added to and other results overwritten. The two operations share their
-// operands and what the forward keeps for the backward; without dy the objective is scale sum_i y_i. All operands in
-// double and of size 1. (f(x + h) - f(x - h)) / 2h is off by h^2 |f'''| / 6 and, where f rounds to eps |f|, by eps |f|
-// / h: with h = cbrt(eps) both are a multiple of eps^(2/3) = 3.7e-11, and 100 of that allows for a third derivative of
-// 600 |f|.
+// `forward` in its operand X (and of further results that have a gradient), and that Sums are added to and other
+// results overwritten. The two operations share their operands and what the forward keeps for the backward; without dy
+// the objective is scale sum_i y_i. All operands in double and of size 1. (f(x + h) - f(x - h)) / 2h is off by h^2
+// |f'''| / 6 and, where f rounds to eps |f|, by eps |f| / h: with h = cbrt(eps) both are a multiple of eps^(2/3)
+// = 3.7e-11, and 100 of that allows for a third derivative of 600 |f|.
 template <class Forward, class Backward>
 void check_gradients(const Forward& forward, const Backward& backward) {
   const Threads one(1);  // the operands are too small to share
   const double eps = std::numeric_limits<double>::epsilon(), h = std::cbrt(eps);
-  std::string output;  // the first member: "y"
-  Forward::fields([&](const char* name, const auto&) { output = output.empty() ? name : output; }, forward);
-  const std::span<double> y = detail::member(forward, output), dy = detail::member(backward, "d" + output);
+  struct Objective {
+    std::span<double> y, dy;
+  };
+  std::vector<Objective> outputs;  // the first member, "y", and whatever else has a gradient that comes in
+  Forward::fields(
+      [&]<class Field>(const char* name, const Field& field) {
+        if constexpr (requires { detail::doubles(field); }) {
+          const auto dy = detail::member(backward, std::string("d") + name);
+          if (outputs.empty() || (!std::is_same_v<Field, Matrix> && detail::is_written(field) && !dy.empty()))
+            outputs.push_back({detail::doubles(field), dy});
+        }
+      },
+      forward);
   double scale = 1;
-  if constexpr (requires { backward.scale; }) scale = dy.empty() ? backward.scale : 1;
+  if constexpr (requires { scale = backward.scale; }) scale = outputs[0].dy.empty() ? backward.scale : 1;
   double size = 0;  // sum_i |dy_i y_i|, of the last evaluation
   const auto objective = [&] {
     reference::run(forward);
     double sum = size = 0;
-    for (size_t i = 0; i < y.size(); ++i) {
-      const double term = (dy.empty() ? scale : dy[i]) * y[i];
-      sum += term, size += std::abs(term);
-    }
+    for (const auto& [y, dy] : outputs)
+      for (size_t i = 0; i < y.size(); ++i) {
+        const double term = (dy.empty() ? scale : dy[i]) * y[i];
+        sum += term, size += std::abs(term);
+      }
     return sum;
   };
 

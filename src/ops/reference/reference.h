@@ -34,6 +34,21 @@ template <class Real> void run(const generic::AdamW<Real>& op);
 template <class Real> void run(const generic::Truncate<Real>& op);
 template <class Real> void run(const generic::SelectedMatmul<Real>& op);
 template <class Real> void run(const generic::SkippingMatmul<Real>& op);
+template <class Real> void run(const generic::TokenScores<Real>& op);
+template <class Real> void run(const generic::TokenScoresBackward<Real>& op);
+template <class Real> void run(const generic::L1Norm<Real>& op);
+template <class Real> void run(const generic::L1NormBackward<Real>& op);
+template <class Real> void run(const generic::LogAttention<Real>& op);
+template <class Real> void run(const generic::LogAttentionBackward<Real>& op);
+template <class Real> void run(const generic::LogAttentionStep<Real>& op);
+template <class Real> void run(const generic::CausalConvolution<Real>& op);
+template <class Real> void run(const generic::CausalConvolutionBackward<Real>& op);
+template <class Real> void run(const generic::HeadScale<Real>& op);
+template <class Real> void run(const generic::HeadScaleBackward<Real>& op);
+template <class Real> void run(const generic::HeadMix<Real>& op);
+template <class Real> void run(const generic::HeadMixBackward<Real>& op);
+template <class Real> void run(const generic::LogDecay<Real>& op);
+template <class Real> void run(const generic::LogDecayBackward<Real>& op);
 // clang-format on
 
 }  // namespace sparsam::reference
