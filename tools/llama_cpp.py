@@ -149,15 +149,16 @@ def greedy(peer, ids, tokens):
     return out
 
 
-def perplexity(peer, tokens, context):
-    """llama-perplexity's protocol: windows side by side, of each the second half is scored."""
+def perplexity(peer, tokens, context, forward=None):
+    """llama-perplexity's protocol: windows side by side, of each the second half is scored. `forward` in place of the
+    peer's own: from the ids of a window to the logits of all of them."""
     bos = peer.llama.llama_vocab_bos(peer.vocab) if peer.llama.llama_vocab_get_add_bos(peer.vocab) else None
     nats, count, first = 0.0, 0, context // 2
     for begin in range(0, len(tokens) - context + 1, context):
         window = tokens[begin:begin + context]
         if bos is not None:
             window = [bos] + window[1:]
-        logits = peer.forward(window)[first:-1].astype(numpy.float64)
+        logits = (forward or peer.forward)(window)[first:-1].astype(numpy.float64)
         targets = tokens[begin + first + 1:begin + context]
         top = logits.max(axis=1)
         sums = numpy.exp(logits - top[:, None]).sum(axis=1)

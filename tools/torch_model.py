@@ -155,6 +155,10 @@ class TorchModel(torch.nn.Module):
     def linear(self, at, x):
         return F.linear(x, self.get(at + ".weight"), self.get(at + ".bias"))
 
+    @staticmethod
+    def head(x, weight):
+        return F.linear(x, weight)
+
     def rope(self, x):  # (B, T, H, D)
         r = self.d["rotary"]
         channels = r["channels"] or x.shape[-1]
@@ -211,7 +215,7 @@ class TorchModel(torch.nn.Module):
                 x = x + self.mlp(at, layer["mlp"], self.norm(at + "post_attention_layernorm", source))
         x = self.norm("model.norm", x)
         head = self.get("lm_head.weight")
-        return F.linear(x, self.get("model.embed_tokens.weight") if head is None else head)
+        return self.head(x, self.get("model.embed_tokens.weight") if head is None else head)
 
     def optimizer(self, lr, betas, eps, decay):
         """AdamW with decoupled decay on matrices only."""
