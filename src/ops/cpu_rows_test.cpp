@@ -156,6 +156,16 @@ TEST_F(CpuRows, Rope) {
         }
 }
 
+TEST_F(CpuRows, L1Norm) {
+  for (const Size& s : sizes()) {
+    Operands a(9, s.lead);
+    const auto h = wide_range(a, s);
+    for (i64 i = 0; i < h.size(); i += 3) h.data()[i] = i % 2 ? 0.0f : -0.0f;
+    expect_right(L1Norm{.norm = a.filled(nan_f, 1), .active = a.filled(1.0f, s.columns), .h = h}, text(s));
+    expect_right(L1NormBackward{.dh = a.normal(s.rows, s.columns), .h = h, .scale = 0.3f}, text(s));
+  }
+}
+
 TEST_F(CpuRows, SquaredNorm) {
   for (i64 n : ragged_sizes) {
     Operands a(6, n % 3);

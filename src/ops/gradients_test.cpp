@@ -215,6 +215,20 @@ TEST(Gradients, GatedProduct) {
     }
 }
 
+TEST(Gradients, L1Norm) {
+  for (const auto& [rows, neurons] : shapes) {
+    Operands a(10);
+    const auto h = away_from_kinks(a, rows, neurons);
+    const generic::L1Norm<double> forward{.norm = a.filled(0.0, 1), .active = a.filled(0.0, neurons), .h = h};
+    const generic::L1NormBackward<double> backward{.dh = a.normal<double>(rows, neurons), .h = h, .scale = 0.3};
+    check_gradients(forward, backward);
+    // At the kink itself nothing is added.
+    std::fill(h.begin(), h.end(), 0.0), std::fill(backward.dh.begin(), backward.dh.end(), 7.0);
+    reference::run(backward);
+    for (const double dh : backward.dh) EXPECT_EQ(dh, 7);
+  }
+}
+
 TEST(Gradients, LinearCrossEntropy) {
   for (const auto& [rows, channels] : std::vector<std::pair<i64, i64>>{{1, 1}, {5, 3}, {67, 2}})  // 67: two chunks
     for (i64 vocabulary : {1, 9}) {
