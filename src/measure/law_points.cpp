@@ -1,6 +1,7 @@
 #include "measure/law_points.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 
@@ -84,6 +85,52 @@ std::vector<LawPoint> read_law_points(const fs::path& path) {
     points.push_back(std::move(point));
   }
   return points;
+}
+
+namespace {
+
+// The two points tried around a CETT, and how far between them it lies: 0 at the first, 1 at the second.
+struct Between {
+  const TriedCett &low, &high;
+  double part(double value, double from, double to) const { return to > from ? (value - from) / (to - from) : 0; }
+};
+Between around(const LawPoint& point, double cett) {
+  check(point.tried.size() >= 2, "law point: {} CETTs tried, expected 2 or more", point.tried.size());
+  const auto above = std::find_if(point.tried.begin() + 1, point.tried.end() - 1,
+                                  [&](const TriedCett& tried) { return tried.cett >= cett; });
+  return {*(above - 1), *above};
+}
+
+}  // namespace
+
+double perplexity_at(const LawPoint& point, double cett) {
+  const Between b = around(point, cett);
+  const double part = b.part(cett * cett, b.low.cett * b.low.cett, b.high.cett * b.high.cett);
+  return std::exp(std::lerp(std::log(b.low.perplexity), std::log(b.high.perplexity), part));
+}
+
+double activation_ratio_at(const LawPoint& point, double cett) {
+  const Between b = around(point, cett);
+  return std::lerp(b.low.activation_ratio, b.high.activation_ratio, b.part(cett, b.low.cett, b.high.cett));
+}
+
+std::optional<double> shared_cett(std::span<const LawPoint> points, i64 last, double percent) {
+  for (const LawPoint& point : points)
+    if (point.tried.size() < 2) return std::nullopt;
+  const auto counted = points.last(std::min(points.size(), static_cast<size_t>(last)));
+  const auto mean = [&](double cett) {
+    double sum = 0;
+    for (const LawPoint& point : counted) sum += perplexity_at(point, cett);
+    return sum / static_cast<double>(counted.size());
+  };
+  const double limit = mean(0) * (1 + percent / 100);
+  double low = 0, high = 1;
+  constexpr int halvings = 30;
+  for (int i = 0; i < halvings; ++i) {
+    const double middle = (low + high) / 2;
+    (mean(middle) <= limit ? low : high) = middle;
+  }
+  return low;
 }
 
 void write_law_points(const fs::path& path, std::span<const LawPoint> points) {

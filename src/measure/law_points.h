@@ -1,6 +1,7 @@
 // Measured points of the sparsing law, one JSON object a line: what `law run` writes and `law fit` reads.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -30,6 +31,15 @@ Json to_json(const LawPoint& point);
 // Empty when the file is not there. Error naming file and line: no JSON, a field that is unknown, missing or out of its
 // range, a second point of the same model and tokens.
 std::vector<LawPoint> read_law_points(const fs::path& path);
+
+// One CETT for all checkpoints of a model (arXiv 2411.02335, appendix E), so that their ratios differ by training alone
+// and not by the noise of each search: the CETT at which the mean perplexity of the last `last` points is (1 + percent
+// / 100) times their mean dense one. Nothing when one of them says nothing of other CETTs.
+std::optional<double> shared_cett(std::span<const LawPoint> points, i64 last, double percent);
+// Between the CETTs tried: perplexity linear in the square of the CETT on a logarithmic axis, the ratio in the CETT.
+double perplexity_at(const LawPoint& point, double cett);
+double activation_ratio_at(const LawPoint& point, double cett);
+
 void write_law_points(const fs::path& path, std::span<const LawPoint> points);  // whole or not at all
 
 }  // namespace sparsam

@@ -45,12 +45,11 @@ std::vector<double> ticks(double low, double high) {
 class Axes {
  public:
   explicit Axes(const Chart& chart) : log_(chart.log_x) {
-    for (const Series& series : chart.series)
-      for (const auto& [x, y] : series.points) {
-        if (!finite(x, y)) continue;
-        x_low_ = std::min(x_low_, scaled(x)), x_high_ = std::max(x_high_, scaled(x));
-        y_low_ = std::min(y_low_, y), y_high_ = std::max(y_high_, y);
-      }
+    for (const Series& series : chart.series) {
+      for (const auto& [x, y] : series.points) include(x, y);
+      for (const auto& [x, y] : series.marks) include(x, y);
+      for (const auto& [x, low, high] : series.band) include(x, low), include(x, high);
+    }
     widen(x_low_, x_high_, 0);
     widen(y_low_, y_high_, 0.05);
   }
@@ -72,6 +71,11 @@ class Axes {
   std::vector<double> y_ticks() const { return ticks(y_low_, y_high_); }
 
  private:
+  void include(double x, double y) {
+    if (!finite(x, y)) return;
+    x_low_ = std::min(x_low_, scaled(x)), x_high_ = std::max(x_high_, scaled(x));
+    y_low_ = std::min(y_low_, y), y_high_ = std::max(y_high_, y);
+  }
   double scaled(double value) const { return log_ ? std::log10(value) : value; }
   static void widen(double& low, double& high, double part) {
     if (low > high) low = 0, high = 1;
@@ -87,6 +91,24 @@ void add_text(std::string& out, double x, double y, const char* anchor, const st
               const char* more = "") {
   out += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\"{}>{}</text>\n", x, y, anchor, more,
                      escaped(text));
+}
+
+void add_marks(std::string& out, const Axes& axes, const std::vector<std::pair<double, double>>& points,
+               const char* colour) {
+  for (const auto& [x, y] : points)
+    if (axes.finite(x, y))
+      out += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.5\" fill=\"{}\"/>\n", axes.x(x), axes.y(y), colour);
+}
+
+// There along the lower side, back along the upper one.
+void add_band(std::string& out, const Axes& axes, const std::vector<std::array<double, 3>>& band, const char* colour) {
+  std::string path;
+  for (const auto& [x, low, high] : band)
+    if (axes.finite(x, low) && axes.finite(x, high)) path += fmt::format("{:.1f},{:.1f} ", axes.x(x), axes.y(low));
+  for (auto at = band.rbegin(); at != band.rend(); ++at)
+    if (const auto& [x, low, high] = *at; axes.finite(x, low) && axes.finite(x, high))
+      path += fmt::format("{:.1f},{:.1f} ", axes.x(x), axes.y(high));
+  out += fmt::format("<polygon points=\"{}\" fill=\"{}\" fill-opacity=\"0.15\"/>\n", path, colour);
 }
 
 void add_axes(std::string& out, const Chart& chart, const Axes& axes) {
@@ -121,15 +143,11 @@ std::string svg(const Chart& chart) {
   for (size_t s = 0; s < chart.series.size(); ++s) {
     const Series& series = chart.series[s];
     const char* colour = colours[s % std::size(colours)];
+    if (!series.band.empty()) add_band(out, axes, series.band, colour);
+    add_marks(out, axes, series.line ? series.marks : series.points, colour);
     std::string path;
-    for (const auto& [x, y] : series.points) {
-      if (!axes.finite(x, y)) continue;
-      if (series.line)
-        path += fmt::format("{:.1f},{:.1f} ", axes.x(x), axes.y(y));
-      else
-        out +=
-            fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.5\" fill=\"{}\"/>\n", axes.x(x), axes.y(y), colour);
-    }
+    for (const auto& [x, y] : series.points)
+      if (axes.finite(x, y)) path += fmt::format("{:.1f},{:.1f} ", axes.x(x), axes.y(y));
     if (series.line)
       out += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\"/>\n", path, colour);
     const double y = top + 14 + 18 * static_cast<double>(s);

@@ -27,6 +27,16 @@ TEST(Plot, PutsPowersOfTenAtEqualDistances) {
   EXPECT_THAT(text, HasSubstr("<circle cx=\"310.0\""));
 }
 
+TEST(Plot, DrawsMarksAndBandInTheColourOfTheLine) {
+  const std::string text =
+      svg({.title = "",
+           .x_label = "",
+           .y_label = "",
+           .series = {{.name = "fit", .points = {{1, 1}, {2, 2}}, .marks = {{1, 1}}, .band = {{1, 0, 2}, {2, 1, 3}}}}});
+  EXPECT_THAT(text, HasSubstr("<circle cx=\"70.0\" cy=\"264.8\" r=\"3.5\" fill=\"#0072b2\"/>"));
+  EXPECT_THAT(text, HasSubstr("<polygon points=\"70.0,369.3 550.0,264.8 550.0,55.7 70.0,160.2 \" fill=\"#0072b2\""));
+}
+
 TEST(Plot, LeavesOutWhatIsNotANumber) {
   const std::string text =
       svg({.title = "", .x_label = "", .y_label = "", .series = {{"p", {{1, NAN}, {2, 1}, {0, INFINITY}}}}});
