@@ -115,6 +115,7 @@ void explain_shapes(LawReport& report, const LawFitFlags& flags, u64 seed) {
 LawReport make_report(const LawFitFlags& flags, const Common& common) {
   const fs::path path =
       fs::is_directory(flags.points) ? fs::path(flags.points) / "points.jsonl" : fs::path(flags.points);
+  if (!fs::exists(path)) fail("{}: no such file", path.string());
   const std::vector<LawPoint> points = read_law_points(path);
   if (points.empty()) fail("{}: no points", path.string());
   std::vector<std::pair<std::string, std::vector<LawPoint>>> models;  // in the order of the file

@@ -42,16 +42,20 @@ std::vector<std::string> flag_names(const CLI::App& app) {
 // The text of a wrong command line. CLI11 stops at the first mistake it meets; a misspelt flag explains more than the
 // required one that it stands for.
 [[noreturn]] void fail_parse(const CLI::App& program, const CLI::ParseError& error) {
-  const auto chosen = program.get_subcommands();
-  const CLI::App& app = chosen.empty() ? program : *chosen.front();
-  const std::string where = chosen.empty() ? "command line" : app.get_name();
+  const CLI::App* verb = &program;
+  std::string name;  // "law fit"
+  for (auto chosen = program.get_subcommands(); !chosen.empty(); chosen = verb->get_subcommands()) {
+    verb = chosen.front();
+    name += (name.empty() ? "" : " ") + verb->get_name();
+  }
+  const CLI::App& app = *verb;
+  const std::string where = name.empty() ? "command line" : name;
   for (const std::string& argument : app.remaining(true)) {
     if (argument.size() > 1 && argument[0] == '-')
       fail_unknown("flag", argument.substr(0, argument.find('=')), flag_names(app), where, Exit::usage);
-    fail_usage("{}: unexpected argument '{}'; see sparsam {} --help", where, argument, app.get_name());
+    fail_usage("{}: unexpected argument '{}'; see sparsam {}{}--help", where, argument, name, name.empty() ? "" : " ");
   }
-  fail_usage("{}: {}; see sparsam {}{}--help", where, error.what(), chosen.empty() ? "" : app.get_name(),
-             chosen.empty() ? "" : " ");
+  fail_usage("{}: {}; see sparsam {}{}--help", where, error.what(), name, name.empty() ? "" : " ");
 }
 
 // OMP_NUM_THREADS may be a list, one number a nesting level: the first counts. 0: not given.
