@@ -111,7 +111,9 @@ double perplexity_at(const LawPoint& point, double cett) {
 
 double activation_ratio_at(const LawPoint& point, double cett) {
   const Between b = around(point, cett);
-  return std::lerp(b.low.activation_ratio, b.high.activation_ratio, b.part(cett, b.low.cett, b.high.cett));
+  const double part = b.low.cett > 0 ? b.part(std::log(cett), std::log(b.low.cett), std::log(b.high.cett))
+                                     : b.part(cett, b.low.cett, b.high.cett);
+  return std::lerp(b.low.activation_ratio, b.high.activation_ratio, part);
 }
 
 std::optional<double> shared_cett(std::span<const LawPoint> points, i64 last, double percent) {

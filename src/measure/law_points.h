@@ -36,7 +36,8 @@ std::vector<LawPoint> read_law_points(const fs::path& path);
 // and not by the noise of each search: the CETT at which the mean perplexity of the last `last` points is (1 + percent
 // / 100) times their mean dense one. Nothing when one of them says nothing of other CETTs.
 std::optional<double> shared_cett(std::span<const LawPoint> points, i64 last, double percent);
-// Between the CETTs tried: perplexity linear in the square of the CETT on a logarithmic axis, the ratio in the CETT.
+// Between the CETTs tried: the logarithm of the perplexity is linear in the square of the CETT, the ratio in its
+// logarithm.
 double perplexity_at(const LawPoint& point, double cett);
 double activation_ratio_at(const LawPoint& point, double cett);
 

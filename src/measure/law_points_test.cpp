@@ -62,18 +62,18 @@ TEST_F(LawPoints, DamageIsNamedByItsLine) {
 }
 
 TEST_F(LawPoints, OneCettRaisesTheMeanPerplexityOfTheLastPoints) {
-  // Perplexity 10 exp(s c^2) rises by 1 % at c = sqrt(ln 1.01 / s); the ratio is 0.5 - c.
+  // Perplexity 10 exp(s c^2) rises by 1 % at c = sqrt(ln 1.01 / s); the ratio is -0.1 ln c.
   const auto point = [](double tokens, double s) {
     LawPoint p{.model = "m", .activation = "relu", .tokens = tokens, .activation_ratio = 0.5};
     for (const double c : {0.0, 0.05, 0.1, 0.2, 0.5, 1.0})
-      p.tried.push_back({c, std::max(0.5 - c, 0.0), 10 * std::exp(s * c * c)});
+      p.tried.push_back({c, c > 0 ? -0.1 * std::log(c) : 0.5, 10 * std::exp(s * c * c)});
     return p;
   };
   const std::vector<LawPoint> points{point(1, 9), point(2, 1), point(3, 1)};
   const double expected = std::sqrt(std::log(1.01));
   EXPECT_NEAR(shared_cett(points, 2, 1).value(), expected, 1e-8);
   EXPECT_LT(shared_cett(points, 3, 1).value(), expected);
-  EXPECT_NEAR(activation_ratio_at(points[0], expected), 0.5 - expected, 1e-12);
+  EXPECT_NEAR(activation_ratio_at(points[0], expected), -0.1 * std::log(expected), 1e-8);
   EXPECT_NEAR(perplexity_at(points[0], 0.07), 10 * std::exp(9 * 0.07 * 0.07), 1e-10);
   std::vector<LawPoint> without = points;
   without[1].tried.clear();
