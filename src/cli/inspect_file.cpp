@@ -8,6 +8,7 @@
 #include "formats/torch_file.h"
 #include "model/hugging_face.h"
 #include "text/chat_template.h"
+#include "text/tokenizer.h"
 
 namespace sparsam {
 
@@ -77,8 +78,7 @@ Json metadata_json(const GgufMetadata& metadata) {
 FileKind kind_of_file(const fs::path& path) {
   if (!fs::exists(path)) fail("{}: no such model directory or file", path.string());
   if (fs::is_directory(path)) {
-    const bool tokenizer = fs::exists(path / "tokenizer.json") || fs::exists(path / "tokenizer.model");
-    return tokenizer && !fs::exists(path / "config.json") ? FileKind::vocabulary : FileKind::model;
+    return tokenizer_file(path) && !fs::exists(path / "config.json") ? FileKind::vocabulary : FileKind::model;
   }
   if (ends_with(path, ".gguf")) return GgufFile::open(path).tensors().empty() ? FileKind::vocabulary : FileKind::model;
   if (ends_with(path, ".safetensors") || ends_with(path, ".index.json") || is_idx(path) || is_torch(path) ||

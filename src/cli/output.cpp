@@ -43,7 +43,10 @@ void save_directory(const Model& model, const std::optional<Tokenizer>& tokenize
   const fs::path beside = fs::is_directory(from) ? from : from.parent_path();
   for (const char* name : companions)
     if (!is_gguf(from) && fs::exists(beside / name)) fs::copy_file(beside / name, directory.path() / name);
-  if (tokenizer && is_gguf(from)) write_tokenizer(*tokenizer, directory.path());
+  if (tokenizer && is_gguf(from))
+    write_tokenizer(*tokenizer, directory.path());
+  else if (tokenizer && tokenizer_file(beside) == beside / "vocab.json")  // means something beside its config.json only
+    write_text(directory.path() / "tokenizer.json", tokenizer->to_json());
   write_text(directory.path() / "sparsam.json", format_json(manifest, "sparsam.json", 2) + "\n");
   directory.commit();
 }
@@ -78,8 +81,7 @@ std::optional<Tokenizer> tokenizer_beside(const std::string& model) {
     const GgufFile file = GgufFile::open(path);
     return GgufFields(file).find("tokenizer.ggml.tokens") != nullptr;
   };
-  const bool has_one =
-      is_gguf(path) ? in_gguf() : fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model");
+  const bool has_one = is_gguf(path) ? in_gguf() : tokenizer_file(folder).has_value();
   if (!has_one) return std::nullopt;
   return Tokenizer::load(is_gguf(path) ? path : folder);
 }

@@ -27,8 +27,9 @@ class Tokenizer {
   static Tokenizer from_json(std::string_view json, std::string_view where);
   static Tokenizer from_vocabulary(const Vocabulary& vocabulary, std::string_view where);
   // A tokenizer.json, a sentencepiece .model, a .gguf with a vocabulary, a .bin of llama2.c, a rank file of tiktoken,
-  // or a directory that holds tokenizer.json or else tokenizer.model (spiece.model). Of a directory
-  // tokenizer_config.json and chat_template.jinja are read too.
+  // or a directory that holds tokenizer.json, else tokenizer.model (spiece.model), else vocab.json and merges.txt, whose
+  // kind tokenizer_config.json or config.json must tell. Of a directory tokenizer_config.json and chat_template.jinja
+  // are read too.
   static Tokenizer load(const fs::path& file_or_directory);
   std::string to_json() const;  // as tokenizer.json: the text that it was made from, or one that means the same
 
@@ -64,6 +65,9 @@ class Tokenizer {
 };
 
 std::vector<i32> encode_parallel(const Tokenizer& tokenizer, std::string_view text);
+
+// The file that makes a directory one that Tokenizer::load() reads; nothing where there is none.
+std::optional<fs::path> tokenizer_file(const fs::path& directory);
 
 // Learns a tokenizer of `vocab` tokens from texts: id 0 is <|endoftext|>, then the 256 bytes in the order of their
 // characters in the byte-level alphabet, then the merges, as Hugging Face's ByteLevelBPETokenizer numbers them when

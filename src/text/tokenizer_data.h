@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/files.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
 #include "text/decoder.h"
@@ -49,6 +50,8 @@ struct TokenizerData {
 
 std::shared_ptr<TokenizerData> read_tokenizer_json(std::string_view json, std::string_view where);
 std::shared_ptr<TokenizerData> read_vocabulary(const Vocabulary& vocabulary, std::string_view where);
+// vocab.json and merges.txt of a directory whose tokenizer_config.json or config.json says how texts are cut.
+std::shared_ptr<TokenizerData> read_vocab_and_merges(const fs::path& directory);
 std::shared_ptr<TokenizerData> read_sentencepiece(std::string_view model, std::string_view where);
 
 // The text of a tokenizer.json that means the same. Error: what no tokenizer.json can say.

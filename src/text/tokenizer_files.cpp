@@ -1,6 +1,5 @@
 // Where a tokenizer comes from: one of six kinds of files, or a directory with what stands beside it.
 #include <algorithm>
-#include <iterator>
 
 #include "base/error.h"
 #include "text/gguf_vocabulary.h"
@@ -108,15 +107,26 @@ std::shared_ptr<TokenizerData> read_sentencepiece(std::string_view model, std::s
   return data;
 }
 
+std::optional<fs::path> tokenizer_file(const fs::path& directory) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "spiece.model"})
+    if (fs::exists(directory / name)) return directory / name;
+  const bool old = fs::exists(directory / "vocab.json") && fs::exists(directory / "merges.txt");
+  return old ? std::optional(directory / "vocab.json") : std::nullopt;
+}
+
 Tokenizer Tokenizer::load(const fs::path& path) {
   if (!fs::exists(path)) fail("{}: no such file or directory", path.string());
   fs::path file = path;
   if (fs::is_directory(path)) {
-    const char* const names[] = {"tokenizer.json", "tokenizer.model", "spiece.model"};
-    const auto found =
-        std::find_if(std::begin(names), std::end(names), [&](auto name) { return fs::exists(path / name); });
-    if (found == std::end(names)) fail("{}: found neither tokenizer.json nor tokenizer.model", path.string());
-    file = path / *found;
+    const auto found = tokenizer_file(path);
+    if (!found)
+      fail("{}: found neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt", path.string());
+    file = *found;
+  }
+  if (file.filename() == "vocab.json") {
+    auto data = read_vocab_and_merges(file.parent_path());
+    read_siblings(file.parent_path(), *data);
+    return Tokenizer(std::move(data));
   }
   const fs::path kind = file.extension();
   if (kind == ".gguf") return Tokenizer(read_gguf(file));

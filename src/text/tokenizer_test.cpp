@@ -1,6 +1,7 @@
 #include "text/tokenizer.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <iterator>
@@ -70,6 +71,76 @@ std::string random_text(Random& random, size_t size) {
       text += pieces[random.below(std::size(pieces))];
   }
   return text;
+}
+
+// A directory from before tokenizer.json.
+class VocabularyAndMerges : public testing::Test {
+ protected:
+  VocabularyAndMerges() {
+    fs::create_directories(folder);
+    const std::string text = "low lower lowest \u00e9t\u00e9 e\u0301te\u0301 12 123 low low lower lowest";
+    learnt = train_tokenizer(std::vector<std::string_view>{text, text}, 280);
+    const Json json = parse_json(learnt->to_json(), "learnt");
+    write_text(folder / "vocab.json", json["model"]["vocab"].dump());
+    std::string merges = "#version: 0.2\n";
+    for (const Json& merge : json["model"]["merges"])
+      merges += merge.is_string() ? merge.get<std::string>() + "\n"
+                                  : merge[0].get<std::string>() + " " + merge[1].get<std::string>() + "\n";
+    write_text(folder / "merges.txt", merges);
+  }
+  ~VocabularyAndMerges() override { fs::remove_all(folder); }
+  Tokenizer with(const Json& config) const {
+    write_text(folder / "tokenizer_config.json", config.dump());
+    return Tokenizer::load(folder);
+  }
+  std::string refusal(const Json& config) const {
+    return error_of([&] { with(config); });
+  }
+  const fs::path folder = fs::temp_directory_path() / fmt::format("sparsam_vocab_{}", ::getpid());
+  std::optional<Tokenizer> learnt;
+};
+
+TEST_F(VocabularyAndMerges, AreGpt2sWhereTheConfigSaysSo) {
+  const std::string text = "lower, \u00e9t\u00e9 123<|endoftext|> lowest\n";
+  const Tokenizer plain = with({{"tokenizer_class", "GPT2Tokenizer"}});
+  EXPECT_EQ(plain.encode(text), learnt->encode(text));
+  EXPECT_EQ(plain.decode(plain.encode(text)), text);
+  EXPECT_EQ(plain.end_of_text(), learnt->end_of_text());
+  EXPECT_TRUE(plain.prefix().empty());
+  const Tokenizer spaced = with({{"tokenizer_class", "GPT2TokenizerFast"}, {"add_prefix_space", true}});
+  EXPECT_EQ(spaced.encode("low"), learnt->encode(" low"));
+  // OPT's way: a token before each text, here one that is added to the vocabulary.
+  write_text(folder / "added_tokens.json", R"({"<s>": 300})");
+  const Tokenizer opt = with({{"tokenizer_class", "GPT2Tokenizer"},
+                              {"bos_token", {{"__type", "AddedToken"}, {"content", "<s>"}, {"lstrip", false}}},
+                              {"add_bos_token", true}});
+  EXPECT_EQ(opt.prefix(), std::vector<i32>{300});
+  EXPECT_EQ(opt.encode("<s>"), std::vector<i32>{300});
+}
+
+TEST_F(VocabularyAndMerges, AreQwensWhereTheConfigSaysSo) {
+  const Tokenizer qwen = with({{"tokenizer_class", "Qwen2Tokenizer"},
+                               {"added_tokens_decoder", {{"301", {{"content", "<|im_end|>"}, {"special", true}}}}},
+                               {"eos_token", "<|im_end|>"}});
+  EXPECT_EQ(qwen.encode("e\u0301te\u0301"), qwen.encode("\u00e9t\u00e9"));
+  EXPECT_EQ(qwen.encode("123"), (std::vector{*qwen.id_of("1"), *qwen.id_of("2"), *qwen.id_of("3")}));  // digit by digit
+  EXPECT_EQ(qwen.encode("<|im_end|>"), std::vector<i32>{301});
+  EXPECT_EQ(qwen.end_of_text(), learnt->end_of_text());
+}
+
+TEST_F(VocabularyAndMerges, OfUnknownKindsAreRefused) {
+  const auto says = [](const std::string& error, std::string_view part) {
+    EXPECT_NE(error.find(part), std::string::npos) << "'" << error << "' does not say '" << part << "'";
+  };
+  says(refusal({{"tokenizer_class", "RobertaTokenizer"}}), "RobertaTokenizer");
+  says(refusal(Json::object()), "neither tokenizer_class nor model_type");
+  write_text(folder / "config.json", R"({"model_type": "opt"})");
+  EXPECT_EQ(with(Json::object()).encode("lower"), learnt->encode("lower"));
+  says(refusal({{"add_bos_token", true}, {"bos_token", "<none>"}}), "<none>");
+  write_text(folder / "merges.txt", "l o w\n");
+  says(refusal({{"tokenizer_class", "GPT2Tokenizer"}}), "l o w");
+  fs::remove(folder / "merges.txt");
+  says(refusal({{"tokenizer_class", "GPT2Tokenizer"}}), "nor vocab.json with merges.txt");
 }
 
 TEST(Tokenizer, IdsAreThoseOfHuggingFace) {

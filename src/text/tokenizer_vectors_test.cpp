@@ -1,6 +1,7 @@
 // Published ids of texts, set by set: every vector must be equal.
 #include <gtest/gtest.h>
 #include <sentencepiece_processor.h>
+#include <unistd.h>
 
 #include <iterator>
 #include <sstream>
@@ -201,6 +202,23 @@ TEST_F(TokenizerVectors, StayThroughVocabularies) {
     EXPECT_EQ(json.decode(json.encode(text)), tokenizer.decode(tokenizer.encode(text))) << file;
   }
   EXPECT_THROW(Tokenizer::load(data / "gguf-vocab/ggml-vocab-gpt-2.gguf.inp"), Error);
+}
+
+// GPT-2's first files, and the tokenizer.json that came later.
+TEST_F(TokenizerVectors, OfVocabularyAndMerges) {
+  const fs::path folder = fs::temp_directory_path() / fmt::format("sparsam_merges_{}", ::getpid());
+  fs::create_directories(folder);
+  fs::copy_file(data / "gpt2/gpt2_vocab.json", folder / "vocab.json");
+  fs::copy_file(data / "gpt2/gpt2_merges.txt", folder / "merges.txt");
+  write_text(folder / "config.json", R"({"model_type": "gpt2"})");
+  const Tokenizer old = Tokenizer::load(folder), twin = Tokenizer::load(data / "hf/gpt2");
+  EXPECT_EQ(old.vocab_size(), twin.vocab_size());
+  EXPECT_EQ(old.end_of_text(), twin.end_of_text());
+  for (const auto& [text, ids] : vocabulary_tests("gpt-2")) same(old.encode(text), ids, text);
+  const std::string text = read_text(data / "spm/botchan.txt").substr(0, 100'000) + "<|endoftext|> 42\r\n";
+  EXPECT_EQ(old.encode(text), twin.encode(text));
+  EXPECT_EQ(Tokenizer::from_json(old.to_json(), "again").encode(text), twin.encode(text));
+  fs::remove_all(folder);
 }
 
 }  // namespace
