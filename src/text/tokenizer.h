@@ -27,9 +27,9 @@ class Tokenizer {
   static Tokenizer from_json(std::string_view json, std::string_view where);
   static Tokenizer from_vocabulary(const Vocabulary& vocabulary, std::string_view where);
   // A tokenizer.json, a sentencepiece .model, a .gguf with a vocabulary, a .bin of llama2.c, a rank file of tiktoken,
-  // or a directory that holds tokenizer.json, else tokenizer.model (spiece.model), else vocab.json and merges.txt, whose
-  // kind tokenizer_config.json or config.json must tell. Of a directory tokenizer_config.json and chat_template.jinja
-  // are read too.
+  // or a directory that holds tokenizer.json, else tokenizer.model (spiece.model), else vocab.json and merges.txt,
+  // whose kind tokenizer_config.json or config.json must tell. Of a directory tokenizer_config.json and
+  // chat_template.jinja are read too.
   static Tokenizer load(const fs::path& file_or_directory);
   std::string to_json() const;  // as tokenizer.json: the text that it was made from, or one that means the same
 
