@@ -96,7 +96,24 @@ def shapes(cfg):
             yield at + ".bias", (out,)
 
     for i, layer in enumerate(d["layers"]):
-        at, a, m = f"model.layers.{i}.", layer["attention"], layer["mlp"]
+        at, a, m, lse = f"model.layers.{i}.", layer.get("attention"), layer["mlp"], layer.get("log_sum_exp")
+        if lse:
+            q, k = lse["heads"] * lse["head_dim"], lse["kv_heads"] * lse["head_dim"]
+            v, o = (lse[heads] * (lse.get("value_dim") or lse["head_dim"]) for heads in ("kv_heads", "heads"))
+            taps = lse.get("convolution", 0)
+            yield from norm(at + "input_layernorm")
+            for name, out in (("q", q), ("k", k), ("v", v)):
+                yield from linear(at + f"self_attn.{name}_proj", out, C, lse["qkv_bias"])
+                if taps:
+                    yield at + f"self_attn.{name}_conv", (out * taps,)
+            yield from linear(at + "self_attn.o_proj", C, o, lse["out_bias"])
+            if lse["decay"]:
+                yield from linear(at + "self_attn.decay_proj", k, C, True)
+            if lse["head_scale"]:
+                yield at + "self_attn.q_scale", (lse["heads"],)
+                yield at + "self_attn.k_scale", (lse["kv_heads"],)
+            if lse.get("window"):
+                yield at + "self_attn.state_logit", (lse["heads"],)
         if a:
             q, k = a["heads"] * a["head_dim"], a["kv_heads"] * a["head_dim"]
             yield from norm(at + "input_layernorm")
@@ -196,6 +213,47 @@ class TorchModel(torch.nn.Module):
         p = scores.masked_fill(~mask, float("-inf")).softmax(-1)
         return self.linear(at + "self_attn.o_proj", (p @ v).transpose(1, 2).reshape(B, T, -1))
 
+    def log_sum_exp(self, at, a, x):
+        """Equation 3 of arXiv 2404.05843 with its sums over channels and tokens written out, in log space."""
+        B, T, _ = x.shape
+        H, G, E, D = a["heads"], a["kv_heads"], a["head_dim"], a.get("value_dim") or a["head_dim"]
+        at += "self_attn."
+
+        def projected(name):
+            y = self.linear(at + name + "_proj", x)
+            if taps := a.get("convolution", 0):
+                weight = self.get(at + name + "_conv").view(-1, 1, taps)
+                y = y + F.conv1d(F.pad(y.transpose(1, 2), (taps - 1, 0)), weight, groups=y.shape[-1]).transpose(1, 2)
+            return y
+
+        q, k, v = projected("q").view(B, T, H, E), projected("k").view(B, T, G, E), projected("v").view(B, T, G, D)
+        lower = torch.ones(T, T, dtype=torch.bool).tril()
+        own_q, own_k = q, k
+        if a["head_scale"]:
+            own_q, own_k = q * self.get(at + "q_scale")[:, None], k * self.get(at + "k_scale")[:, None]
+        if cap := a.get("key_cap", 0):
+            own_k = cap * torch.tanh(own_k / cap)
+        decay = torch.zeros_like(own_k)
+        if a["decay"]:
+            decay = F.logsigmoid(self.linear(at + "decay_proj", x)).view(B, T, G, E) / 16
+        total = decay.cumsum(1)
+        over = lambda t: t.repeat_interleave(H // G, 2).transpose(1, 2)  # (B, H, T, .)
+        queries, keys, values = (own_q.transpose(1, 2) + over(total)), over(own_k - total), over(v)
+        weights = (queries[:, :, :, None] + keys[:, :, None]).logsumexp(-1).masked_fill(~lower, float("-inf"))
+        weights = weights - weights.logsumexp(-1, keepdim=True)  # (B, H, T, T), logarithms
+        if a["log_values"]:
+            y = (weights[..., None] + values[:, :, None]).logsumexp(3)
+        else:
+            y = weights.exp() @ values
+        if window := a.get("window", 0):
+            turn = self.rope if self.d["positions"] == "rotary" else lambda t: t
+            scores = turn(q).transpose(1, 2) @ over(turn(k)).transpose(-1, -2) / math.sqrt(E)
+            near = lower & ~torch.ones(T, T, dtype=torch.bool).tril(-window)
+            exact = scores.masked_fill(~near, float("-inf")).softmax(-1) @ values
+            share = self.get(at + "state_logit").sigmoid()[:, None, None]
+            y = share * y + (1 - share) * exact
+        return self.linear(at + "o_proj", y.transpose(1, 2).reshape(B, T, -1))
+
     def mlp(self, at, m, x):
         f = ACTIVATIONS[m["activation"]]
         up = self.linear(at + "mlp.up_proj", x)
@@ -208,7 +266,9 @@ class TorchModel(torch.nn.Module):
             x = x + self.get("model.embed_positions.weight")[: tokens.shape[1]]
         for i, layer in enumerate(self.d["layers"]):
             at, block = f"model.layers.{i}.", x
-            if layer["attention"]:
+            if "log_sum_exp" in layer:
+                x = x + self.log_sum_exp(at, layer["log_sum_exp"], self.norm(at + "input_layernorm", x))
+            elif layer["attention"]:
                 x = x + self.attention(at, layer["attention"], self.norm(at + "input_layernorm", x))
             if layer["mlp"]:
                 source = block if self.d["residual"] == "parallel" else x

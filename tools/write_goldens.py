@@ -24,6 +24,11 @@ def attention(**other):
     return dict(heads=4, kv_heads=4, head_dim=8, qkv_bias=False, out_bias=False, qk_norm=False) | other
 
 
+def log_sum_exp(**other):
+    return dict(heads=4, kv_heads=4, head_dim=8, qkv_bias=False, out_bias=False, log_values=False, head_scale=False,
+                decay=False) | other
+
+
 def gated(**other):
     return dict(gated=True, hidden=48, activation="silu", bias=False) | other
 
@@ -37,7 +42,7 @@ def config(layers, tied=True, norm=None, positions="rotary", rotary=None, residu
                 max_position_embeddings=T, num_hidden_layers=len(layers), tie_word_embeddings=tied,
                 sparsam=dict(version=1, norm=norm or dict(kind="rms", gain=True, bias=False, eps=1e-5), positions=positions,
                              rotary=rotary or dict(base=10000.0, channels=0, pairing="halves"), residual=residual,
-                             layers=[dict(attention=a, mlp=m) for a, m in layers]))
+                             layers=[{"log_sum_exp" if a and "decay" in a else "attention": a, "mlp": m} for a, m in layers]))
 
 
 LLAMA = dict(architectures=["LlamaForCausalLM"], model_type="llama", vocab_size=V, hidden_size=C, max_position_embeddings=T,
@@ -55,6 +60,10 @@ CASES = {
                        (attention(kv_heads=1), None)], rotary=dict(base=500.0, channels=0, pairing="interleaved")),
     "no_positions": config([(attention(), plain(activation="relu"))] * 2, positions="none",
                            norm=dict(kind="layer", gain=False, bias=False, eps=1e-5)),
+    "lse": config([(log_sum_exp(kv_heads=2, value_dim=6, qkv_bias=True, out_bias=True, log_values=True), gated()),
+                   (log_sum_exp(), gated())], positions="none"),
+    "lse_options": config([(log_sum_exp(kv_heads=2, head_scale=True, decay=True, convolution=4, window=5), gated()),
+                           (attention(kv_heads=2), plain()), (log_sum_exp(key_cap=2.5, decay=True, window=30), None)]),
 }
 
 

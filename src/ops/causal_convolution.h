@@ -1,8 +1,8 @@
-// Short depthwise convolution over the past: each channel mixes its own last K inputs (as in Mamba and its successors,
-// Gu & Dao 2023, arXiv 2312.00752).
-//   forward    y_tc = sum_i w_ci x_{t-K+1+i, c}        i = 0 ... K - 1; before the first position: the state, or 0
+// Short depthwise convolution over the past: each channel adds a mixture of its own last K inputs (as in Mamba and its
+// successors, Gu & Dao 2023, arXiv 2312.00752, whose weight here is w + [i = K - 1]: zeros pass the input on).
+//   forward    y_tc = x_tc + sum_i w_ci x_{t-K+1+i, c}     i = 0 ... K - 1; before the first position: the state, or 0
 //   state      the last K - 1 inputs, read first and then replaced: what a session carries from piece to piece
-//   backward   dx_tc = sum_i w_ci dy_{t+K-1-i, c}      dw_ci += sum_t dy_tc x_{t-K+1+i, c}      (without a state)
+//   backward   dx_tc = dy_tc + sum_i w_ci dy_{t+K-1-i, c}  dw_ci += sum_t dy_tc x_{t-K+1+i, c}      (without a state)
 #pragma once
 
 #include "tensor/view.h"

@@ -16,11 +16,10 @@
 HWY_BEFORE_NAMESPACE();
 namespace sparsam::cpu::HWY_NAMESPACE {
 
-// to (C) += w x, or = w x
-HWY_INLINE void add_product(const float* w, const float* x, i64 channels, bool first, float* to) {
+// to (C) += w x
+HWY_INLINE void add_product(const float* w, const float* x, i64 channels, float* to) {
   for_vectors(channels, [&](auto d, i64 c) HWY_ATTR {
-    const auto product = hn::Mul(hn::LoadU(d, w + c), hn::LoadU(d, x + c));
-    hn::StoreU(first ? product : hn::Add(hn::LoadU(d, to + c), product), d, to + c);
+    hn::StoreU(hn::MulAdd(hn::LoadU(d, w + c), hn::LoadU(d, x + c), hn::LoadU(d, to + c)), d, to + c);
   });
 }
 
@@ -29,13 +28,12 @@ void convolve(const CausalConvolution& op, const float* taps, i64 begin, i64 end
   const i64 time = op.x.shape(1), channels = op.x.shape(2), K = op.w.shape(1);
   for (i64 row = begin; row < end; ++row) {
     const i64 b = row / time, t = row % time;
-    bool first = true;
+    std::copy_n(&op.x(b, t, 0), channels, &op.y(b, t, 0));
     for (i64 i = 0; i < K; ++i) {
       const i64 from = t - K + 1 + i;
       if (from < 0 && op.state.empty()) continue;
       const float* x = from < 0 ? &op.state(b, from + K - 1, 0) : &op.x(b, from, 0);
-      add_product(taps + i * channels, x, channels, first, &op.y(b, t, 0));
-      first = false;
+      add_product(taps + i * channels, x, channels, &op.y(b, t, 0));
     }
   }
 }
@@ -45,10 +43,11 @@ void convolve_backward(const CausalConvolutionBackward& op, const float* taps, i
   const i64 time = op.x.shape(1), channels = op.x.shape(2), K = op.w.shape(1);
   for (i64 row = begin; row < end; ++row) {
     const i64 b = row / time, t = row % time;
+    std::copy_n(&op.dy(b, t, 0), channels, &op.dx(b, t, 0));
     for (i64 i = K; i-- > 0;) {
       const i64 later = t + K - 1 - i, earlier = t - K + 1 + i;
-      if (later < time) add_product(taps + i * channels, &op.dy(b, later, 0), channels, i == K - 1, &op.dx(b, t, 0));
-      if (earlier >= 0) add_product(&op.dy(b, t, 0), &op.x(b, earlier, 0), channels, false, dtaps + i * channels);
+      if (later < time) add_product(taps + i * channels, &op.dy(b, later, 0), channels, &op.dx(b, t, 0));
+      if (earlier >= 0) add_product(&op.dy(b, t, 0), &op.x(b, earlier, 0), channels, dtaps + i * channels);
     }
   }
 }

@@ -13,9 +13,10 @@ void run(const generic::CausalConvolution<Real>& op) {
       if (!op.state.empty())
         for (i64 i = 0; i < taps - 1; ++i) inputs[static_cast<size_t>(i)] = op.state(b, i, c);
       for (i64 t = 0; t < time; ++t) inputs.push_back(op.x(b, t, c));
-      // y_tc = sum_i w_ci x_{t-K+1+i, c}
+      // y_tc = x_tc + sum_i w_ci x_{t-K+1+i, c}
       for (i64 t = 0; t < time; ++t)
-        op.y(b, t, c) = static_cast<Real>(dot(&op.w(c, 0), &inputs[static_cast<size_t>(t)], taps));
+        op.y(b, t, c) =
+            static_cast<Real>(wide(op.x(b, t, c)) + dot(&op.w(c, 0), &inputs[static_cast<size_t>(t)], taps));
       if (!op.state.empty())
         for (i64 i = 0; i < taps - 1; ++i) op.state(b, i, c) = inputs[static_cast<size_t>(time + i)];
     }
@@ -28,9 +29,9 @@ void run(const generic::CausalConvolutionBackward<Real>& op) {
     Sums<Real> dw(static_cast<size_t>(taps));
     for (i64 b = 0; b < batch; ++b)
       for (i64 t = 0; t < time; ++t) {
-        // y_tc = sum_i w_ci x_{t-K+1+i, c}  ->  dx_tc = sum_i w_ci dy_{t+K-1-i, c}   dw_ci += sum_t dy_tc x_{t-K+1+i,
-        // c}
-        Wide<Real> dx = 0;
+        // y_tc = x_tc + sum_i w_ci x_{t-K+1+i, c}
+        //   ->  dx_tc = dy_tc + sum_i w_ci dy_{t+K-1-i, c}     dw_ci += sum_t dy_tc x_{t-K+1+i, c}
+        Wide<Real> dx = wide(op.dy(b, t, c));
         for (i64 i = 0; i < taps; ++i) {
           const i64 later = t + taps - 1 - i, earlier = t - taps + 1 + i;
           if (later < time) dx += wide(op.w(c, i)) * wide(op.dy(b, later, c));
