@@ -5,6 +5,14 @@ namespace sparsam {
 
 namespace {
 
+// The fields that GPT-NeoX, OPT and Falcon share.
+void read_size(ConfigFile& file, Config& config, bool tied) {
+  config.vocab = file.size("vocab_size");
+  config.dim = file.size("hidden_size");
+  config.context = file.size_or("max_position_embeddings", 2048);
+  config.tied = file.flag("tie_word_embeddings", tied);
+}
+
 struct GptShape {
   i64 layers, heads, kv_heads, hidden;
   Function activation;
@@ -79,7 +87,8 @@ HuggingFaceModel read_gpt2(ConfigFile& file) {
     place(p.attention.q, 3 * config.dim, 0);
     place(p.attention.k, 3 * config.dim, config.dim);
     place(p.attention.v, 3 * config.dim, 2 * config.dim);
-    for (auto* linear : {&p.attention.q, &p.attention.k, &p.attention.v, &p.attention.o, &p.mlp.up, &p.mlp.down})
+    for (LinearParams<Source>* linear : std::initializer_list<LinearParams<Source>*>{
+             &p.attention.q, &p.attention.k, &p.attention.v, &p.attention.o, &p.mlp.up, &p.mlp.down})
       linear->weight.transposed = true;
   }
   return model;
@@ -89,11 +98,8 @@ HuggingFaceModel read_gpt2(ConfigFile& file) {
 HuggingFaceModel read_gpt_neox(ConfigFile& file) {
   HuggingFaceModel model{.prefix = "gpt_neox."};
   Config& config = model.config;
-  config.vocab = file.size("vocab_size");
-  config.dim = file.size("hidden_size");
-  config.context = file.size_or("max_position_embeddings", 2048);
+  read_size(file, config, false);
   config.norm = {NormKind::layer, true, true, file.fields.or_default<float>("layer_norm_eps", 1e-5f)};
-  config.tied = file.flag("tie_word_embeddings", false);
   config.residual = file.flag("use_parallel_residual", true) ? Residual::parallel : Residual::sequential;
   const i64 heads = file.size("num_attention_heads");
   const bool bias = file.flag("attention_bias", true);
@@ -130,11 +136,8 @@ HuggingFaceModel read_opt(ConfigFile& file) {
   constexpr i64 first_position = 2;
   HuggingFaceModel model{.prefix = "model."};
   Config& config = model.config;
-  config.vocab = file.size("vocab_size");
-  config.dim = file.size("hidden_size");
-  config.context = file.size_or("max_position_embeddings", 2048);
+  read_size(file, config, true);
   config.positions = Positions::learned;
-  config.tied = file.flag("tie_word_embeddings", true);
   file.only("do_layer_norm_before", true), file.only("_remove_final_layer_norm", false);
   if (const i64 width = file.size_or("word_embed_proj_dim", config.dim); width != config.dim)
     fail("{}: word_embed_proj_dim is {}, expected hidden_size, {}: others are not supported", file.where(), width,
@@ -174,11 +177,8 @@ HuggingFaceModel read_opt(ConfigFile& file) {
 HuggingFaceModel read_falcon(ConfigFile& file) {
   HuggingFaceModel model{.prefix = "transformer."};
   Config& config = model.config;
-  config.vocab = file.size("vocab_size");
-  config.dim = file.size("hidden_size");
-  config.context = file.size_or("max_position_embeddings", 2048);
+  read_size(file, config, true);
   config.norm = {NormKind::layer, true, true, file.fields.or_default<float>("layer_norm_epsilon", 1e-5f)};
-  config.tied = file.flag("tie_word_embeddings", true);
   file.only("alibi", false), file.only("apply_residual_connection_post_layernorm", false);
   const bool grouped = file.flag("new_decoder_architecture", false), one_key = file.flag("multi_query", true);
   const bool parallel = file.flag("parallel_attn", true), bias = file.flag("bias", false);
