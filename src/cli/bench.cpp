@@ -16,7 +16,7 @@ namespace {
 
 struct BenchFlags {
   ModelFlags model;
-  std::string shape, type = "bf16", train;
+  std::string shape, type = "bf16", train, data;
   std::vector<i64> prefill = {512}, decode = {128}, depth = {0};
   std::vector<double> sparse;
   i64 repetitions = 3, batch = 0, steps = 5;
@@ -126,6 +126,17 @@ double normal_above(double p) {
   return low;
 }
 
+Json crossovers_json(const std::vector<Crossover>& crossovers) {
+  Json json = Json::array();
+  for (const Crossover& c : crossovers)
+    json.push_back({{"type", name_of(c.dtype)},
+                    {"rows", c.rows},
+                    {"cols", c.cols},
+                    {"one_row", c.fractions[0]},
+                    {"several_rows", c.fractions[1]}});
+  return json;
+}
+
 // Gated MLPs of random weights have gates that are normally distributed, of variance 1: the threshold of a FATReLU
 // plants the fraction of neurons that it lets live.
 Exit bench_sparse(const BenchFlags& flags, const Common& common) {
@@ -142,13 +153,14 @@ Exit bench_sparse(const BenchFlags& flags, const Common& common) {
                              .repetitions = flags.repetitions,
                              .seed = common.seed};
   if (!common.json)
-    fmt::print("{:>7}  {:>7}  {:>14}  {:>14}  {:>8}  {:>8}  {}\n", "planted", "active", "dense tokens/s",
-               "sparse tokens/s", "speed-up", "bound", "of the bound");
+    fmt::print("{:>7}  {:>7}  {:>14}  {:>14}  {:>8}  {:>8}  {}  {}\n", "planted", "active", "dense tokens/s",
+               "sparse tokens/s", "speed-up", "bound", "of the bound", "crossover");
   Json rows = Json::array();
   for (const double planted : flags.sparse) {
     for (Layer& layer : model.config.layers)
       std::get<GatedMlp>(layer.mlp).threshold = static_cast<float>(normal_above(planted));
-    const SparseSpeed s = measure_sparse_decode(model, *backend, flags.decode.front(), options);
+    const auto tokens = random_tokens(flags.decode.front(), model.config.vocab, common.seed + 1);
+    const SparseSpeed s = measure_sparse_decode(model, *backend, tokens, options);
     rows.push_back({{"planted", planted},
                     {"active", s.active},
                     {"dense_tokens_per_second", s.dense.median},
@@ -157,12 +169,43 @@ Exit bench_sparse(const BenchFlags& flags, const Common& common) {
                     {"bound", s.bound},
                     {"fraction_of_bound", s.speedup / s.bound},
                     {"dense_repetitions", repeated_json(s.dense)},
-                    {"sparse_repetitions", repeated_json(s.sparse)}});
+                    {"sparse_repetitions", repeated_json(s.sparse)},
+                    {"crossovers", crossovers_json(s.crossovers)}});
     if (!common.json)
-      fmt::print("{:>7.2f}  {:>7.4f}  {:>14.2f}  {:>15.2f}  {:>8.3f}  {:>8.3f}  {:>10.1f} %\n", planted, s.active,
-                 s.dense.median, s.sparse.median, s.speedup, s.bound, 100 * s.speedup / s.bound);
+      fmt::print("{:>7.2f}  {:>7.4f}  {:>14.2f}  {:>15.2f}  {:>8.3f}  {:>8.3f}  {:>10.1f} %  {:>9.2f}\n", planted,
+                 s.active, s.dense.median, s.sparse.median, s.speedup, s.bound, 100 * s.speedup / s.bound,
+                 s.crossovers.empty() ? 1.0f : s.crossovers.front().fractions[0]);
+    std::fflush(stdout);
   }
   if (common.json) print_json({{"sparse", rows}, {"type", flags.type}, {"threads", threads()}});
+  return Exit::done;
+}
+
+// A model on a text, whose tokens decide which neurons are zero.
+Exit bench_text(const BenchFlags& flags, const Common& common) {
+  if (flags.model.path.empty()) fail_usage("bench: --data decodes a text with a MODEL, which is not given");
+  const OpenModel open = open_model(flags.model);
+  const TokenText text = load_text(flags.data, open.tokenizer);
+  const i64 count = std::min(flags.decode.front(), static_cast<i64>(text.tokens.size()));
+  if (count < 1) fail_usage("bench: --decode {}, expected 1 or more tokens of --data", flags.decode.front());
+  const auto backend = make_backend(flags.model.backend);
+  const SpeedOptions options{
+      .session = {.compute = open.compute}, .repetitions = flags.repetitions, .seed = common.seed};
+  const SparseSpeed s =
+      measure_sparse_decode(open.model, *backend, std::span(text.tokens).first(static_cast<size_t>(count)), options);
+  if (common.json)
+    print_json({{"tokens", count},
+                {"active", s.active},
+                {"dense_tokens_per_second", s.dense.median},
+                {"sparse_tokens_per_second", s.sparse.median},
+                {"speedup", s.speedup},
+                {"dense_repetitions", repeated_json(s.dense)},
+                {"sparse_repetitions", repeated_json(s.sparse)},
+                {"threads", threads()}});
+  else
+    fmt::print(
+        "{} tokens of {}: {:.1f} % of the neurons are active; {:.1f} tokens/s, all weights read {:.1f}; {:.3f}x\n",
+        count, flags.data, 100 * s.active, s.sparse.median, s.dense.median, s.speedup);
   return Exit::done;
 }
 
@@ -228,10 +271,13 @@ void add_bench(CLI::App& program, Command& command) {
   verb->add_option("--steps", flags->steps, "training steps to measure")
       ->check(in_range(1, 100000))
       ->capture_default_str();
+  verb->add_option("--data", flags->data,
+                   "decode this text instead, with and without what thresholds and zeros leave out");
   verb->add_flag("--operations", flags->operations, "also say, on standard error, where the time goes");
   add_example(verb, "sparsam bench --random 1.1b -p 512 -n 128\n  sparsam bench --train mini");
   on_chosen(verb, command, [flags, &command] {
     if (!flags->sparse.empty()) return bench_sparse(*flags, command.common);
+    if (!flags->data.empty()) return bench_text(*flags, command.common);
     return flags->train.empty() ? bench_inference(*flags, command.common) : bench_training(*flags, command.common);
   });
 }

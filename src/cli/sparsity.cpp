@@ -1,30 +1,18 @@
 // sparsam sparsity: how few neurons of the MLPs a text needs, and at what perplexity.
+#include "cli/sparsity.h"
+
 #include <cmath>
 #include <optional>
 
 #include "base/progress.h"
-#include "cli/common.h"
 #include "cli/output.h"
 #include "measure/finite.h"
-#include "measure/perplexity.h"
 #include "measure/plot.h"
 #include "measure/sparsity_search.h"
 
 namespace sparsam {
 
 namespace {
-
-struct SparsityFlags {
-  ModelFlags model;
-  std::vector<std::string> calibrate, data;
-  std::string protocol = "stride", plot, out;
-  std::vector<double> percents{1, 5, 10};
-  double store = 1;
-  bool compare = false;
-  i64 held_out_tokens = 16384;
-  WindowOptions windows;
-  ProfileOptions profile;
-};
 
 // What one rule reached at each percentage.
 struct RuleResult {
@@ -177,8 +165,7 @@ Report measure_sparsity(const SparsityFlags& flags, const OpenModel& open, const
   const auto backend = make_backend(flags.model.backend);
   const i64 profile_context = resolve_context(flags.profile.context, open.model.config);
   const Transformer dense(open.model, *backend, open.compute, std::max(profile_context, windows.context));
-  std::vector<i32> tokens;
-  for (const TokenText& text : calibration) tokens.insert(tokens.end(), text.tokens.begin(), text.tokens.end());
+  const std::vector<i32> tokens = joined(calibration);
   Report report;
   {
     Progress progress("profile", common.quiet);
@@ -187,9 +174,7 @@ Report measure_sparsity(const SparsityFlags& flags, const OpenModel& open, const
   Progress progress("search", common.quiet);
   double tried = 0;
   const auto loss = [&](const Transformer& model) {
-    Losses losses;
-    for (const TokenText& text : held_out) losses.add(measure_losses(model, open.tokenizer, text, windows));
-    const Perplexity perplexity = summarize(losses);
+    const Perplexity perplexity = held_out_perplexity(model, open.tokenizer, held_out, windows);
     report.tokens = perplexity.tokens;
     ++tried;
     // How many points there will be is not known; about ten a percentage and rule.
@@ -211,13 +196,21 @@ Report measure_sparsity(const SparsityFlags& flags, const OpenModel& open, const
 Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
   for (const double percent : flags.percents)
     if (!(percent >= 0 && percent <= 1000)) fail_usage("--ppl: {} %, expected 0 to 1000", percent);
-  const auto stored = std::find(flags.percents.begin(), flags.percents.end(), flags.store);
-  if (!flags.out.empty() && stored == flags.percents.end())
-    fail_usage("--store {}: not one of --ppl {}", flags.store, fmt::join(flags.percents, ","));
+  const InputFlags& inputs = flags.inputs;
+  if (!inputs.wanted && !inputs.targets.empty()) fail_usage("--target: give --inputs, whose fraction it is");
+  for (const double target : inputs.targets)
+    if (!(target > 0 && target <= 90)) fail_usage("--target: {} %, expected above 0, at most 90", target);
+  const std::vector<double>& points = inputs.targets.empty() ? flags.percents : inputs.targets;
+  const double store = flags.store.value_or(points.front());
+  const auto stored = std::find(points.begin(), points.end(), store);
+  if (!flags.out.empty() && stored == points.end())
+    fail_usage("--store {}: not one of {} {}", store, inputs.targets.empty() ? "--ppl" : "--target",
+               fmt::join(points, ","));
   if (!flags.out.empty()) check_output("sparsity", flags.out, flags.model.path);
   OpenModel open = open_model(flags.model);
   check_finite(open.model, open.path);
-  open.model.config.truncation.clear();  // thresholds are measured on the whole model
+  open.model.config.inputs = {};  // thresholds are measured on the whole model
+  if (!inputs.wanted) open.model.config.truncation.clear();
   WindowOptions windows = flags.windows;
   windows.protocol = protocol_from_name(flags.protocol);
   windows = resolve(windows, open.model.config);
@@ -227,11 +220,13 @@ Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
   for (TokenText& text : held_out)
     if (flags.held_out_tokens > 0 && static_cast<i64>(text.tokens.size()) > flags.held_out_tokens)
       text.tokens.resize(static_cast<size_t>(flags.held_out_tokens));
+  const size_t at = static_cast<size_t>(stored - points.begin());
+  if (inputs.wanted) return run_input_sparsity(flags, open, windows, calibration, held_out, at, common);
   const Report report = measure_sparsity(flags, open, windows, calibration, held_out, common);
 
   if (!flags.plot.empty()) write_text(flags.plot, svg(chart_of(report)));
   if (!flags.out.empty()) {
-    const SparsityPoint& point = report.rules.front().points[static_cast<size_t>(stored - flags.percents.begin())];
+    const SparsityPoint& point = report.rules.front().points[at];
     const Json manifest{{"lever", "sparsity"},
                         {"model", open.path},
                         {"point", point_json(point, "cett")},
@@ -246,6 +241,19 @@ Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
 }
 
 }  // namespace
+
+Perplexity held_out_perplexity(const Transformer& model, const Tokenizer& tokenizer,
+                               const std::vector<TokenText>& held_out, const WindowOptions& windows) {
+  Losses losses;
+  for (const TokenText& text : held_out) losses.add(measure_losses(model, tokenizer, text, windows));
+  return summarize(losses);
+}
+
+std::vector<i32> joined(const std::vector<TokenText>& texts) {
+  std::vector<i32> tokens;
+  for (const TokenText& text : texts) tokens.insert(tokens.end(), text.tokens.begin(), text.tokens.end());
+  return tokens;
+}
 
 void add_sparsity(CLI::App& program, Command& command) {
   const auto flags = std::make_shared<SparsityFlags>();
@@ -276,8 +284,26 @@ void add_sparsity(CLI::App& program, Command& command) {
       ->check(in_range(1, i64{1} << 24));
   verb->add_option("--plot", flags->plot, "write the curves of all layers as SVG");
   verb->add_option("--out", flags->out, "write the model with thresholds; eval, generate and bench then apply them");
-  verb->add_option("--store", flags->store, "percentage of --ppl whose thresholds are written")->capture_default_str();
-  add_example(verb, "sparsam sparsity model --calibrate train.txt --data held-out.txt --ppl 1,5,10");
+  verb->add_option("--store", flags->store,
+                   "percentage of --ppl or --target whose thresholds are written (default: the first)");
+  verb->add_flag("--inputs", flags->inputs.wanted,
+                 "leave small inputs of all projections out instead (TEAL), to what --target or else --ppl says");
+  verb->add_option("--target", flags->inputs.targets, "percentages of the blocks' bytes that decoding shall not read")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  verb->add_option("--allocation", flags->inputs.allocation,
+                   "how a block's inputs share them: uniform, or greedy by what it costs the block's output")
+      ->capture_default_str();
+  verb->add_option("--dense-positions", flags->inputs.dense_positions, "first positions that leave no input out")
+      ->check(in_range(0, i64{1} << 24))
+      ->capture_default_str();
+  verb->add_option("--greedy-tokens", flags->inputs.greedy_tokens, "calibration tokens that greedy compares outputs on")
+      ->check(in_range(1, i64{1} << 20))
+      ->capture_default_str();
+  add_example(
+      verb,
+      "sparsam sparsity model --calibrate train.txt --data held-out.txt --ppl 1,5,10\n"
+      "  sparsam sparsity model --calibrate train.txt --data held-out.txt --inputs --target 25,40,50 --out thin");
   on_chosen(verb, command, [flags, &command] { return run_sparsity(*flags, command.common); });
 }
 

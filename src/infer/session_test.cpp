@@ -203,5 +203,39 @@ TEST(Session, TruncatedNeuronsAreThoseOfTheMaskedPass) {
     }
 }
 
+// Small inputs of all projections are left out: token by token as in the masked dense pass over all of them, which
+// knows no transposed weights, and bit for bit again. Alone, and beside neurons that are zero or below a threshold.
+TEST(Session, SmallInputsAreThoseOfTheMaskedPass) {
+  const int before = threads();
+  set_threads(1);
+  for (const auto& [function, truncation] :
+       std::vector<std::pair<Function, float>>{{Function::silu, 0.f}, {Function::relu, 0.f}, {Function::silu, 0.1f}})
+    for (Architecture architecture : {tiny_llama_like, tiny_gpt_like}) {
+      architecture.context = 1000, architecture.activation = function;
+      TinyModel tiny = tiny_model(architecture);
+      const auto ids = random_ids(1000, tiny.model.config.vocab, 4);
+      const size_t layers = tiny.model.config.layers.size();
+      if (truncation > 0)
+        tiny.model.config.truncation.assign(layers, {.measure = Truncation::Measure::output, .threshold = truncation});
+      const auto whole = whole_logits(tiny.model, ids);
+      tiny.model.config.inputs.dense_positions = 4;
+      tiny.model.config.inputs.layers.assign(layers, {.qkv = 0.5f, .o = 0.1f, .up = 0.4f, .down = 0.05f});
+      tiny.model.config.inputs.layers.back() = {};
+      const auto expected = whole_logits(tiny.model, ids);
+      const auto backend = make_backend("cpu");
+      Session session(tiny.model, *backend, {.cache = DType::f32}), again(tiny.model, *backend, {.cache = DType::f32});
+      double changed = 0, at_first = 0;
+      for (size_t i = 0; i < ids.size(); ++i) {
+        const In<float, 1> found = session.step(ids[i]), repeated = again.step(ids[i]);
+        ASSERT_TRUE(std::equal(found.begin(), found.end(), repeated.begin()));
+        ASSERT_LT(greatest_difference(found, expected[i]), f32_tolerance) << "step " << i;
+        (i < 4 ? at_first : changed) = std::max(i < 4 ? at_first : changed, greatest_difference(found, whole[i]));
+      }
+      EXPECT_LT(at_first, f32_tolerance) << "the first positions are whole";
+      EXPECT_GT(changed, 1e-3) << "nothing was left out";
+    }
+  set_threads(before);
+}
+
 }  // namespace
 }  // namespace sparsam

@@ -72,8 +72,11 @@ Model drop(const Model& model, const Drops& drops) {
     if (has(result.config.layers[i], Sublayer::block)) continue;
     result.config.layers.erase(result.config.layers.begin() + static_cast<i64>(i));
     result.weights.layers.erase(result.weights.layers.begin() + static_cast<i64>(i));
-    auto& truncation = result.config.truncation;
-    if (!truncation.empty()) truncation.erase(truncation.begin() + static_cast<i64>(i));
+    const auto erase_from = [&](auto& layers) {
+      if (!layers.empty()) layers.erase(layers.begin() + static_cast<i64>(i));
+    };
+    erase_from(result.config.truncation);
+    erase_from(result.config.inputs.layers);
   }
   return result;
 }

@@ -7,16 +7,12 @@
 
 namespace sparsam {
 
-namespace {
-
 std::vector<i32> random_tokens(i64 count, i64 vocab, u64 seed) {
   Random random(seed);
   std::vector<i32> tokens(static_cast<size_t>(count));
   for (i32& token : tokens) token = static_cast<i32>(random.below(static_cast<u64>(vocab)));
   return tokens;
 }
-
-}  // namespace
 
 Repeated summarize(std::vector<double> values) {
   check(!values.empty(), "no repetitions");
@@ -56,9 +52,11 @@ DecodeSpeed measure_decode(const Model& model, Backend& backend, i64 tokens, i64
   Session session(model, backend, session_options);
   if (depth > 0) session.prefill(random_tokens(depth, model.config.vocab, options.seed));
   const std::vector<i32> steps = random_tokens(tokens, model.config.vocab, options.seed + 1);
+  const bool has_state = state_elements(model.config) > 0;  // which does not go back
+  const SessionState before = has_state ? session.save() : SessionState{};
   std::vector<double> speeds;
   for (i64 r = 0; r <= options.repetitions; ++r) {
-    session.rewind(depth);
+    has_state ? session.restore(before) : session.rewind(depth);
     const Stopwatch clock;
     for (const i32 token : steps) session.step(token);
     if (r > 0) speeds.push_back(static_cast<double>(tokens) / clock.seconds());
@@ -71,7 +69,8 @@ DecodeSpeed measure_decode(const Model& model, Backend& backend, i64 tokens, i64
   const double mean_context = static_cast<double>(depth) + static_cast<double>(tokens + 1) / 2;
   const double cache_bytes = static_cast<double>(cache_elements_per_token(model.config)) * mean_context *
                              static_cast<double>(size_of(session_options.cache));
-  result.bytes_per_token = static_cast<double>(decode_bytes(model)) + cache_bytes;
+  const double state_bytes = 2.0 * static_cast<double>(state_elements(model.config)) * sizeof(float);
+  result.bytes_per_token = static_cast<double>(decode_bytes(model)) + cache_bytes + state_bytes;
   result.fraction_of_bandwidth =
       result.bytes_per_token * result.tokens_per_second.median / (peaks.bandwidth_gbytes * 1e9);
   return result;
@@ -79,65 +78,70 @@ DecodeSpeed measure_decode(const Model& model, Backend& backend, i64 tokens, i64
 
 namespace {
 
-// Counts the neurons that the down projections find.
+// Counts the neurons that the down projections find, and the bytes of weights that need not be read.
 class CountLive final : public Backend {
  public:
   explicit CountLive(Backend& inner) : inner_(inner) {}
   void run(const Op& op) override {
     inner_.run(op);
     if (const auto* product = std::get_if<SkippingMatmul>(&op)) {
-      zeros_ += std::count(product->x.begin(), product->x.end(), 0.0f);
-      all_ += product->x.size();
+      const i64 zeros = std::count(product->x.begin(), product->x.end(), 0.0f);
+      zeros_ += zeros, all_ += product->x.size();
+      saved_ += zeros * product->t.row_bytes();
     }
+    if (const auto* product = std::get_if<SelectedMatmul>(&op))
+      saved_ += std::count(product->s.begin(), product->s.end(), 0.0f) * product->w.row_bytes();
   }
   double active() const { return all_ ? 1 - static_cast<double>(zeros_) / static_cast<double>(all_) : 1; }
+  double saved_bytes() const { return static_cast<double>(saved_); }
 
  private:
   Backend& inner_;
-  i64 zeros_ = 0, all_ = 0;
+  i64 zeros_ = 0, all_ = 0, saved_ = 0;
 };
 
-double seconds_of(Session& session, const std::vector<i32>& steps) {
-  session.rewind(0);
+double seconds_of(Session& session, i32 token) {
   const Stopwatch clock;
-  for (const i32 token : steps) session.step(token);
+  session.step(token);
   return clock.seconds();
-}
-
-// Weights that belong to single neurons once the gate has decided: up (of a gated MLP) and down.
-double skippable_bytes(const Model& model) {
-  i64 total = 0;
-  for (size_t l = 0; l < model.config.layers.size(); ++l) {
-    const auto& mlp = model.weights.layers[l].mlp;
-    if (std::holds_alternative<GatedMlp>(model.config.layers[l].mlp))
-      total += static_cast<i64>(mlp.up.weight.bytes.size());
-    total += static_cast<i64>(mlp.down.weight.bytes.size());
-  }
-  return static_cast<double>(total);
 }
 
 }  // namespace
 
-SparseSpeed measure_sparse_decode(const Model& model, Backend& backend, i64 tokens, const SpeedOptions& options) {
+SparseSpeed measure_sparse_decode(const Model& model, Backend& backend, std::span<const i32> tokens,
+                                  const SpeedOptions& options) {
+  const i64 count = static_cast<i64>(tokens.size());
   SessionOptions session_options = options.session;
-  session_options.positions = std::max(tokens, model.config.context);
-  session_options.first_capacity = tokens;
+  session_options.positions = std::max(count, model.config.context);
+  session_options.first_capacity = count;
   CountLive counting(backend);
   session_options.skip_zeros = true;
   Session sparse(model, counting, session_options);  // counting costs a thousandth of a step
   session_options.skip_zeros = false;
-  Session dense(model, backend, session_options);
-  const std::vector<i32> steps = random_tokens(tokens, model.config.vocab, options.seed + 1);
-  std::vector<double> dense_speeds, sparse_speeds;
-  for (i64 r = 0; r <= options.repetitions; ++r)
-    for (const bool skip : {false, true}) {
-      const double speed = static_cast<double>(tokens) / seconds_of(skip ? sparse : dense, steps);
-      if (r > 0) (skip ? sparse_speeds : dense_speeds).push_back(speed);
+  Model whole = model;
+  whole.config.truncation.clear();
+  whole.config.inputs = {};
+  Session dense(whole, backend, session_options);
+  // Token by token in turns, so that what else the machine does meets both alike.
+  std::vector<double> dense_speeds, sparse_speeds, ratios;
+  for (i64 r = 0; r <= options.repetitions; ++r) {
+    dense.rewind(0), sparse.rewind(0);
+    std::vector<double> dense_seconds, sparse_seconds;
+    for (const i32 token : tokens) {
+      dense_seconds.push_back(seconds_of(dense, token));
+      sparse_seconds.push_back(seconds_of(sparse, token));
+      if (r > 0) ratios.push_back(dense_seconds.back() / sparse_seconds.back());
     }
+    if (r == 0) continue;
+    dense_speeds.push_back(1 / summarize(dense_seconds).median);
+    sparse_speeds.push_back(1 / summarize(sparse_seconds).median);
+  }
   SparseSpeed result{.active = counting.active(), .dense = summarize(dense_speeds), .sparse = summarize(sparse_speeds)};
-  result.speedup = result.sparse.median / result.dense.median;
+  result.speedup = summarize(ratios).median;
+  result.crossovers = sparse.sparse().crossovers();
   const double all = static_cast<double>(decode_bytes(model));
-  result.bound = all / (all - (1 - result.active) * skippable_bytes(model));
+  const double steps = static_cast<double>((options.repetitions + 1) * count);
+  result.bound = all / (all - counting.saved_bytes() / steps);
   return result;
 }
 

@@ -39,13 +39,17 @@ PrefillSpeed measure_prefill(const Model& model, Backend& backend, i64 tokens, c
 DecodeSpeed measure_decode(const Model& model, Backend& backend, i64 tokens, i64 depth, const SpeedOptions& options,
                            const MachinePeaks& peaks);
 
-// Decoding that skips neurons which are zero beside decoding that does not, in turns.
+// Decoding that skips neurons which are zero beside decoding that reads all weights and leaves nothing out, token by
+// token in turns.
 struct SparseSpeed {
-  double active = 0;       // fraction of neurons that were not zero
-  Repeated dense, sparse;  // tokens per second
-  double speedup = 0;      // of the medians
-  double bound = 0;        // what the bytes allow: all that a dense token reads over what a sparse one has to read
+  double active = 0;       // fraction of what skipping products read that was not zero: of neurons, or of inputs
+  Repeated dense, sparse;  // tokens per second, of each repetition's median token
+  double speedup = 0;      // the median over all pairs of tokens
+  double bound = 0;        // what the bytes allow: all that a dense token reads over what a sparse one has to
+  std::vector<Crossover> crossovers = {};  // found before decoding
 };
-SparseSpeed measure_sparse_decode(const Model& model, Backend& backend, i64 tokens, const SpeedOptions& options);
+SparseSpeed measure_sparse_decode(const Model& model, Backend& backend, std::span<const i32> tokens,
+                                  const SpeedOptions& options);
+std::vector<i32> random_tokens(i64 count, i64 vocab, u64 seed);
 
 }  // namespace sparsam

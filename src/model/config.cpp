@@ -14,6 +14,10 @@ std::vector<std::string> enum_names<NormKind>() {
   return {"rms", "layer"};
 }
 template <>
+std::vector<std::string> enum_names<Mixer>() {
+  return {"softmax", "lse"};
+}
+template <>
 std::vector<std::string> enum_names<Positions>() {
   return {"rotary", "learned", "none"};
 }
@@ -31,6 +35,11 @@ std::vector<std::string> enum_names<Truncation::Measure>() {
   return {"output", "gate"};
 }
 
+template <>
+std::vector<std::string> enum_names<Theta>() {
+  return {"l2_gelu", "gelu_l2", "softmax"};
+}
+
 template <class E>
 E enum_from_name(std::string_view name, std::string_view where) {
   const auto names = enum_names<E>();
@@ -39,13 +48,25 @@ E enum_from_name(std::string_view name, std::string_view where) {
   return static_cast<E>(found - names.begin());
 }
 template NormKind enum_from_name<NormKind>(std::string_view, std::string_view);
+template Mixer enum_from_name<Mixer>(std::string_view, std::string_view);
 template Positions enum_from_name<Positions>(std::string_view, std::string_view);
 template Residual enum_from_name<Residual>(std::string_view, std::string_view);
 template Pairing enum_from_name<Pairing>(std::string_view, std::string_view);
+template Theta enum_from_name<Theta>(std::string_view, std::string_view);
 template Truncation::Measure enum_from_name<Truncation::Measure>(std::string_view, std::string_view);
 
 bool has_attention(const Layer& layer) { return !std::holds_alternative<std::monostate>(layer.mixer); }
 bool has_mlp(const Layer& layer) { return !std::holds_alternative<std::monostate>(layer.mlp); }
+i64 rotated_head_dim(const Layer& layer) {
+  if (const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer)) return a->head_dim;
+  const auto* a = std::get_if<LogSumExpAttention>(&layer.mixer);
+  return a && a->window ? a->head_dim : 0;
+}
+bool has_parameter_tokens(const Layer& layer) {
+  const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer);
+  return std::holds_alternative<ParameterTokens>(layer.mlp) ||
+         (a && (a->q.present() || a->k.present() || a->v.present() || a->o.present()));
+}
 
 namespace {
 
@@ -65,6 +86,32 @@ struct Validator {
     if (a.heads % a.kv_heads != 0)
       fail("{}: {} heads cannot share {} key-value heads evenly", where, a.heads, a.kv_heads);
     in_range("attention window", a.window, 0, most_context);
+    for (const auto& [tokens, bias] : {std::pair(&a.q, a.qkv_bias), std::pair(&a.k, a.qkv_bias),
+                                       std::pair(&a.v, a.qkv_bias), std::pair(&a.o, a.out_bias)}) {
+      if (!tokens->present()) continue;
+      if (bias) fail("{}: parameter tokens have no bias", where);
+      (*this)(*tokens);
+    }
+  }
+  void operator()(const LogSumExpAttention& a) const {
+    in_range("number of heads", a.heads, 1, 65536);
+    in_range("number of key-value heads", a.kv_heads, 1, a.heads);
+    in_range("head size", a.head_dim, 1, 65536);
+    in_range("size of a value head", a.value_dim, 0, 65536);
+    if (a.heads % a.kv_heads != 0)
+      fail("{}: {} heads cannot share {} key-value heads evenly", where, a.heads, a.kv_heads);
+    in_range("number of convolution taps", a.convolution, 0, 64);
+    in_range("attention window", a.window, 0, most_context);
+    if (!(a.key_cap >= 0 && a.key_cap < 1e6f)) fail("{}: limit of keys is {}, expected 0 to 1e6", where, a.key_cap);
+    if (a.window > 0 && a.values_of_head() != a.head_dim)
+      fail("{}: a window of exact attention needs values as long as keys, not {} and {}", where, a.values_of_head(),
+           a.head_dim);
+    if (a.window > 0 && a.log_values)
+      fail("{}: a window of exact attention gives values, and log_values has logarithms: choose one", where);
+  }
+  void operator()(const ParameterTokens& t) const {
+    in_range("number of parameter tokens", t.tokens, 1, most_channels);
+    if (!(t.tau > 0 && t.tau < 1e6f)) fail("{}: tau of the parameter tokens is {}, expected 0 to 1e6", where, t.tau);
   }
   void operator()(const Mlp& m) const { mlp(m); }
   void operator()(const GatedMlp& m) const { mlp(m); }
@@ -99,6 +146,28 @@ struct Validator {
   }
 };
 
+void check_inputs(const Config& config, const std::string& where) {
+  const InputSparsity& inputs = config.inputs;
+  if (inputs.dense_positions < 0)
+    fail("{}: inputs of {} positions are whole, expected 0 or more", where, inputs.dense_positions);
+  if (!inputs.layers.empty() && inputs.layers.size() != config.layers.size())
+    fail("{}: thresholds of inputs for {} layers, the model has {}", where, inputs.layers.size(), config.layers.size());
+  for (const InputThresholds& thresholds : inputs.layers)
+    InputThresholds::fields(
+        [&](const char* name, float threshold) {
+          if (!(threshold >= 0) || !std::isfinite(threshold))
+            fail("{}: threshold {} of the input \"{}\", expected a finite number of 0 or more", where, threshold, name);
+        },
+        thresholds);
+  for (size_t i = 0; i < inputs.layers.size(); ++i)
+    if ((inputs.layers[i].qkv > 0 || inputs.layers[i].o > 0) &&
+        std::holds_alternative<LogSumExpAttention>(config.layers[i].mixer))
+      fail("{}: thresholds of inputs of q, k, v or o for layer {}, which has log-sum-exp attention", where, i);
+  for (size_t i = 0; i < inputs.layers.size(); ++i)
+    if (inputs.layers[i].active() && has_parameter_tokens(config.layers[i]))
+      fail("{}: thresholds of inputs for layer {}, which has parameter tokens", where, i);
+}
+
 }  // namespace
 
 void validate(const Config& config, const std::string& where) {
@@ -118,21 +187,20 @@ void validate(const Config& config, const std::string& where) {
        {std::pair("embedding scale", config.embedding_scale), std::pair("branch scale", config.branch_scale),
         std::pair("logit scale", config.logit_scale)})
     valid.finite(what, scale, 1e-9f);
-  i64 rotated_head_dim = 0;
+  i64 rotated = 0;
   for (size_t i = 0; i < config.layers.size(); ++i) {
     const std::string layer = fmt::format("{}: layer {}", where, i);
     const Validator valid_layer{layer};
     std::visit(valid_layer, config.layers[i].mixer);
     std::visit(valid_layer, config.layers[i].mlp);
-    if (const auto* a = std::get_if<SoftmaxAttention>(&config.layers[i].mixer);
-        a && config.positions == Positions::rotary) {
-      if (rotated_head_dim == 0) rotated_head_dim = a->head_dim;
-      if (a->head_dim != rotated_head_dim)
-        fail("{}: heads of {} channels, others have {}: rotary positions need one size", layer, a->head_dim,
-             rotated_head_dim);
-      const i64 turned = config.rotary.channels ? config.rotary.channels : a->head_dim;
-      if (turned < 2 || turned % 2 != 0 || turned > a->head_dim)
-        fail("{}: rotary positions turn an even number of 2 to {} channels of each head, not {}", layer, a->head_dim,
+    if (const i64 head_dim = rotated_head_dim(config.layers[i]);
+        head_dim != 0 && config.positions == Positions::rotary) {
+      if (rotated == 0) rotated = head_dim;
+      if (head_dim != rotated)
+        fail("{}: heads of {} channels, others have {}: rotary positions need one size", layer, head_dim, rotated);
+      const i64 turned = config.rotary.channels ? config.rotary.channels : head_dim;
+      if (turned < 2 || turned % 2 != 0 || turned > head_dim)
+        fail("{}: rotary positions turn an even number of 2 to {} channels of each head, not {}", layer, head_dim,
              turned);
       if (const auto* s = std::get_if<FactorScaling>(&config.rotary.scaling);
           s && static_cast<i64>(s->factors.size()) != turned / 2)
@@ -142,10 +210,42 @@ void validate(const Config& config, const std::string& where) {
   }
   if (!config.truncation.empty() && config.truncation.size() != config.layers.size())
     fail("{}: truncation of {} layers, the model has {}", where, config.truncation.size(), config.layers.size());
+  for (size_t i = 0; i < config.truncation.size(); ++i)
+    if (config.truncation[i].active() && std::holds_alternative<ParameterTokens>(config.layers[i].mlp))
+      fail("{}: layer {} has parameter tokens and no MLP whose neurons could be truncated", where, i);
   for (const Truncation& t : config.truncation)
     if (!(t.threshold >= 0) || t.keep < 0)
       fail("{}: truncation to {} neurons above {}, expected 0 or more", where, t.keep, t.threshold);
+  check_inputs(config, where);
 }
+
+namespace {
+
+// Softmax attention becomes log-sum-exp attention, but in the last of every `softmax_every` layers.
+void make_constant_cost(Config& config, const Architecture& a) {
+  for (size_t i = 0; i < config.layers.size(); ++i) {
+    auto& mixer = config.layers[i].mixer;
+    SoftmaxAttention& attention = std::get<SoftmaxAttention>(mixer);
+    if (a.softmax_every != 0 && (static_cast<i64>(i) + 1) % a.softmax_every == 0) {
+      attention.window = 0;
+      continue;
+    }
+    mixer = LogSumExpAttention{.heads = attention.heads,
+                               .kv_heads = attention.kv_heads,
+                               .head_dim = attention.head_dim,
+                               .value_dim = a.value_dim,
+                               .qkv_bias = a.qkv_bias,
+                               .out_bias = a.out_bias,
+                               .log_values = a.log_values,
+                               .key_cap = a.key_cap,
+                               .head_scale = a.head_scale,
+                               .decay = a.decay,
+                               .convolution = a.convolution,
+                               .window = a.window};
+  }
+}
+
+}  // namespace
 
 Config make_config(const Architecture& a) {
   const auto positive = [](const char* flag, i64 value) {
@@ -153,6 +253,15 @@ Config make_config(const Architecture& a) {
   };
   positive("vocab", a.vocab), positive("context", a.context), positive("dim", a.dim), positive("heads", a.heads);
   if (a.activate_up && !a.gated) fail_usage("--activate-up needs a gated MLP");
+  if (a.mlp_tokens != 0 && a.hidden != 0) fail_usage("--hidden is of an MLP: give it without --mlp-tokens");
+  if (a.mixer == Mixer::softmax &&
+      (a.softmax_every || a.value_dim || a.convolution || a.log_values || a.head_scale || a.decay || a.key_cap != 0))
+    fail_usage(
+        "--softmax-every, --value-dim, --convolution, --log-values, --head-scale, --decay and --key-cap are options of "
+        "--mixer lse");
+  if (a.mixer == Mixer::lse && (a.qk_norm || a.attention_tokens))
+    fail_usage("--qk-norm and --attention-tokens are options of softmax attention, not of --mixer lse");
+  if (a.softmax_every < 0) fail_usage("--softmax-every is {}, expected 0 or more", a.softmax_every);
   if (a.layers < 0) fail_usage("--layers is {}, expected 0 or more", a.layers);
   if (a.head_dim == 0 && a.dim % a.heads != 0)
     fail_usage("--dim {} is not a multiple of --heads {}; give --head-dim", a.dim, a.heads);
@@ -163,6 +272,7 @@ Config make_config(const Architecture& a) {
   Config config;
   config.vocab = a.vocab, config.dim = a.dim, config.context = a.context;
   config.norm = {a.norm, a.norm_gain, a.norm_bias, a.norm_eps};
+  config.final_affine = a.final_affine;
   config.positions = a.positions;
   config.rotary = {a.rope_base, a.rotary_channels, a.pairing};
   config.residual = a.residual;
@@ -175,7 +285,14 @@ Config make_config(const Architecture& a) {
                                         .qk_norm = a.qk_norm,
                                         .window = a.window},
               .mlp = {}};
-  if (a.gated)
+  const auto tokens = [&](i64 count) { return ParameterTokens{count, std::sqrt(static_cast<float>(count)), a.theta}; };
+  if (a.attention_tokens != 0) {
+    auto& attention = std::get<SoftmaxAttention>(layer.mixer);
+    attention.q = attention.k = attention.v = attention.o = tokens(a.attention_tokens);
+  }
+  if (a.mlp_tokens != 0)
+    layer.mlp = tokens(a.mlp_tokens);
+  else if (a.gated)
     layer.mlp = GatedMlp{.hidden = hidden,
                          .activation = a.activation,
                          .bias = a.mlp_bias,
@@ -184,6 +301,7 @@ Config make_config(const Architecture& a) {
   else
     layer.mlp = Mlp{hidden, a.activation, a.mlp_bias, a.activation_threshold};
   config.layers.assign(static_cast<size_t>(a.layers), layer);
+  if (a.mixer == Mixer::lse) make_constant_cost(config, a);
   try {
     validate(config, "model");
   } catch (const Error& error) {
@@ -193,6 +311,22 @@ Config make_config(const Architecture& a) {
 }
 
 namespace {
+
+// TokenFormer's shape. At P = C and 4 C it has 4/3 of a transformer's parameters, at the 3/4 of that which is also the
+// published 124M's equally many.
+Architecture tokenformer(i64 vocab, i64 context, i64 layers, i64 dim, i64 heads, i64 attention_tokens, i64 mlp_tokens) {
+  return {.vocab = vocab,
+          .context = context,
+          .layers = layers,
+          .dim = dim,
+          .heads = heads,
+          .attention_tokens = attention_tokens,
+          .mlp_tokens = mlp_tokens,
+          .norm = NormKind::layer,
+          .norm_gain = false,
+          .final_affine = true,
+          .rotary_channels = dim / heads / 4};
+}
 
 // Llama's shape at four sizes and GPT-2's. Parameters at the preset's own vocabulary: 0.5, 3, 12, 29 and 124 M.
 const std::vector<std::pair<std::string, Architecture>>& presets() {
@@ -215,6 +349,19 @@ const std::vector<std::pair<std::string, Architecture>>& presets() {
         .qkv_bias = true,
         .out_bias = true,
         .mlp_bias = true}},
+      {"tokenformer-nano", tokenformer(1024, 128, 4, 96, 3, 72, 288)},
+      {"tokenformer-mini", tokenformer(4096, 256, 6, 384, 6, 288, 1152)},
+      {"tokenformer-small", tokenformer(8192, 512, 8, 512, 8, 384, 1536)},
+      // arXiv 2410.23168, table 9: the series that grows ...
+      {"tokenformer-124m", tokenformer(50304, 1024, 12, 768, 12, 576, 2304)},
+      {"tokenformer-354m", tokenformer(50304, 1024, 12, 768, 12, 2140, 8560)},
+      {"tokenformer-757m", tokenformer(50304, 1024, 12, 768, 12, 4850, 19400)},
+      {"tokenformer-1.4b", tokenformer(50304, 1024, 12, 768, 12, 8620, 34480)},
+      // ... and the models trained on the Pile.
+      {"tokenformer-150m", tokenformer(50304, 2048, 12, 768, 12, 768, 3072)},
+      {"tokenformer-450m", tokenformer(50304, 2048, 24, 1024, 16, 1024, 4096)},
+      {"tokenformer-900m", tokenformer(50304, 2048, 32, 1280, 16, 1280, 5120)},
+      {"tokenformer-1.5b", tokenformer(50304, 2048, 40, 1536, 16, 1536, 6144)},
   };
   return list;
 }
@@ -252,6 +399,18 @@ i64 cache_elements_per_token(const Config& config) {
   return total;
 }
 
+i64 LogSumExpAttention::state_elements() const {
+  const i64 D = values_of_head(), channels = heads * head_dim + kv_heads * (head_dim + D);
+  return kv_heads * head_dim * (D + 2) + std::max<i64>(convolution - 1, 0) * channels +
+         2 * window * kv_heads * head_dim;
+}
+i64 state_elements(const Config& config) {
+  i64 total = 0;
+  for (const Layer& layer : config.layers)
+    if (const auto* a = std::get_if<LogSumExpAttention>(&layer.mixer)) total += a->state_elements();
+  return total;
+}
+
 double flops_per_token(const Config& config, double context) {
   const auto specs = parameter_specs(config);
   double multiplied = static_cast<double>(config.vocab * config.dim);  // the head, tied or not
@@ -260,10 +419,15 @@ double flops_per_token(const Config& config, double context) {
   });
   multiplied -= static_cast<double>(embedding_parameter_count(config));  // tables are looked up, not multiplied
   double attention = 0;
-  for (const Layer& layer : config.layers)
+  for (const Layer& layer : config.layers) {
+    if (const auto* a = std::get_if<LogSumExpAttention>(&layer.mixer)) {
+      attention += 2 * static_cast<double>((a->heads + a->kv_heads) * a->head_dim * a->values_of_head());
+      attention += 4 * static_cast<double>(a->heads * a->head_dim) * std::min(context, static_cast<double>(a->window));
+    }
     if (const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer))
       attention += 4 * static_cast<double>(a->heads * a->head_dim) *
                    (a->window > 0 ? std::min(context, static_cast<double>(a->window)) : context);
+  }
   return 2 * multiplied + attention;
 }
 

@@ -10,14 +10,26 @@
 #include "formats/json.h"
 #include "ops/activation.h"
 #include "ops/rope.h"
+#include "ops/token_scores.h"
 
 namespace sparsam {
 
 enum class NormKind : u8 { rms, layer };
+enum class Mixer : u8 { softmax, lse };
 enum class Positions : u8 { rotary, learned, none };
 enum class Residual : u8 {
   sequential,  // x + attention(norm x), then x + mlp(norm x)
   parallel,    // x + attention(norm x) + mlp(norm' x)
+};
+
+// Attention to parameter tokens (Pattention) in place of a matrix or of a whole MLP: O = Theta(X K^T) V over P keys and
+// values (TokenFormer, arXiv 2410.23168, equation 4; ops/token_scores.h).
+struct ParameterTokens {
+  i64 tokens = 0;  // P
+  float tau = 0;   // as published sqrt(P); a grown model keeps that of its first size, and so its function
+  Theta theta = Theta::l2_gelu;
+  bool present() const { return tokens != 0; }
+  bool operator==(const ParameterTokens&) const = default;
 };
 
 // Causal softmax attention: H query heads read G key-value heads (G = H: multi-head, 1 < G < H: grouped, G = 1:
@@ -28,7 +40,25 @@ struct SoftmaxAttention {
   bool qk_norm = false;     // RMS norm with gain over each head of q and k, before the rotation (Qwen3)
   i64 window = 0;           // keys that a query sees, its own included; 0: all before it
   bool inner_norm = false;  // a norm of the heads' outputs before the output projection (BitNet)
+  ParameterTokens q = {}, k = {}, v = {}, o = {};  // in place of these matrices, where present; they have no bias
   bool operator==(const SoftmaxAttention&) const = default;
+};
+// Attention at constant cost per token: log-sum-exp attention (ops/log_attention.h; Heinsen 2024, arXiv 2404.05843) of
+// H query heads over the states of G key-value heads, whose size does not depend on how many tokens came. The defaults
+// are that function with signed values; with `log_values` it is the form of the published results.
+struct LogSumExpAttention {
+  i64 heads = 0, kv_heads = 0, head_dim = 0;  // head_dim: channels of a query or key, E
+  i64 value_dim = 0;                          // channels of a value, D; 0: head_dim
+  bool qkv_bias = false, out_bias = false;
+  bool log_values = false;  // values and what comes out are logarithms
+  float key_cap = 0;        // keys become cap tanh(k / cap); 0: no limit
+  bool head_scale = false;  // a learned factor of each head's q and k
+  bool decay = false;       // a learned decay of each channel of the state at each token
+  i64 convolution = 0;      // taps of a depthwise convolution of q, k and v over the past; 0: none
+  i64 window = 0;           // tokens of exact softmax attention, mixed with the state by a learned share; 0: none
+  i64 values_of_head() const { return value_dim ? value_dim : head_dim; }
+  i64 state_elements() const;  // of one session: numbers in f32, and of the window's cache two for each position
+  bool operator==(const LogSumExpAttention&) const = default;
 };
 struct Mlp {  // down(f(up x))
   i64 hidden = 0;
@@ -60,9 +90,28 @@ struct Truncation {
   bool operator==(const Truncation&) const = default;
 };
 
+// Inputs of a layer's projections that are left out because they are small: x_j counts unless |x_j| is below the
+// threshold of the vector it belongs to (TEAL, Liu et al. 2024, arXiv 2408.14690). 0: all of them count.
+struct InputThresholds {
+  float qkv = 0, o = 0, up = 0, down = 0;  // what q, k and v read; what o reads; gate and up; down
+  bool active() const { return qkv > 0 || o > 0 || up > 0 || down > 0; }
+  bool operator==(const InputThresholds&) const = default;
+  // The only list of these names.
+  static void fields(auto&& f, auto&... t) {
+    f("qkv", t.qkv...), f("o", t.o...), f("up", t.up...), f("down", t.down...);
+  }
+};
+struct InputSparsity {
+  std::vector<InputThresholds> layers = {};  // (L) or empty: none
+  i64 dense_positions = 0;                   // the first positions of a sequence leave nothing out
+  bool active() const { return !layers.empty(); }
+  bool operator==(const InputSparsity&) const = default;
+};
+
 struct Layer {
-  std::variant<std::monostate, SoftmaxAttention> mixer;  // monostate: dropped
-  std::variant<std::monostate, Mlp, GatedMlp> mlp;       // monostate: dropped
+  std::variant<std::monostate, SoftmaxAttention, LogSumExpAttention> mixer;  // monostate: dropped
+  // monostate: dropped; ParameterTokens: the whole feed-forward
+  std::variant<std::monostate, Mlp, GatedMlp, ParameterTokens> mlp;
   bool operator==(const Layer&) const = default;
 };
 
@@ -109,6 +158,7 @@ struct Config {
   i64 vocab = 0, dim = 0;
   i64 context = 0;  // positions trained for; learned positions: the size of the table
   Norm norm = {};
+  bool final_affine = false;  // the final norm has a gain, a layer norm also a bias, whatever the others have
   Positions positions = Positions::rotary;
   Rotary rotary = {};
   Residual residual = Residual::sequential;
@@ -116,6 +166,7 @@ struct Config {
   float embedding_scale = 1, branch_scale = 1, logit_scale = 1;  // of the token embeddings, each sublayer, the logits
   std::vector<Layer> layers = {};
   std::vector<Truncation> truncation = {};  // (L) of the layers' MLPs; empty: none
+  InputSparsity inputs = {};                // of the projections
   bool operator==(const Config&) const = default;
 };
 
@@ -126,9 +177,15 @@ struct Architecture {
   Function activation = Function::silu;
   float activation_threshold = 0;
   bool activate_up = false;
+  Mixer mixer = Mixer::softmax;
+  i64 softmax_every = 0, value_dim = 0, convolution = 0;
+  bool log_values = false, head_scale = false, decay = false;
+  float key_cap = 0;
+  i64 attention_tokens = 0, mlp_tokens = 0;
+  Theta theta = Theta::l2_gelu;
   i64 window = 0;
   NormKind norm = NormKind::rms;
-  bool norm_gain = true, norm_bias = false;
+  bool norm_gain = true, norm_bias = false, final_affine = false;
   float norm_eps = 1e-5f;
   Positions positions = Positions::rotary;
   float rope_base = 10000;
@@ -151,10 +208,25 @@ struct Architecture {
     f("activation", "activation function of the MLP", a.activation...);
     f("activation-threshold", "threshold of fatrelu", a.activation_threshold...);
     f("activate-up", "a gated MLP activates both branches, with relu: dReLU", a.activate_up...);
-    f("window", "keys that a query sees, its own included (0: all before it)", a.window...);
+    f("attention-tokens", "parameter tokens in place of each matrix of the attention (0: matrices)",
+      a.attention_tokens...);
+    f("mlp-tokens", "parameter tokens in place of the MLP (0: an MLP)", a.mlp_tokens...);
+    f("theta", "function of the parameter tokens' scores", a.theta...);
+    f("window", "keys that a query sees, its own included (0: all before it); of lse: of exact attention (0: none)",
+      a.window...);
+    f("mixer", "softmax attention, or lse: log-sum-exp attention with a state of fixed size", a.mixer...);
+    f("softmax-every", "with lse, every so many layers one has softmax attention (0: none)", a.softmax_every...);
+    f("value-dim", "lse: channels of a value head (0: those of a key)", a.value_dim...);
+    f("log-values", "lse: values and results are logarithms, the published form", a.log_values...);
+    f("key-cap", "lse: soft limit of keys, cap tanh(k / cap) (0: none)", a.key_cap...);
+    f("head-scale", "lse: a learned factor of each head's queries and keys", a.head_scale...);
+    f("decay", "lse: a learned decay of each channel of the state", a.decay...);
+    f("convolution", "lse: taps of a convolution of q, k and v over the past (0: none)", a.convolution...);
     f("norm", "kind of normalisation", a.norm...);
     f("norm-gain", "norms have a gain", a.norm_gain...);
     f("norm-bias", "norms have a bias (layer norm only)", a.norm_bias...);
+    f("final-affine", "the final norm has a gain, a layer norm also a bias, whatever the others have",
+      a.final_affine...);
     f("norm-eps", "epsilon of the norms", a.norm_eps...);
     f("positions", "how positions enter", a.positions...);
     f("rope-base", "base of the rotary frequencies", a.rope_base...);
@@ -173,7 +245,8 @@ struct Architecture {
 void validate(const Config& config, const std::string& where);
 Config make_config(const Architecture& architecture);  // Error (usage) on values that do not fit together
 
-// Presets of `train`: nano 0.5 M, micro 3 M, mini 12 M, small 29 M, gpt2 124 M parameters (at their vocabulary).
+// Presets of `train`: nano 0.5 M, micro 3 M, mini 12 M, small 29 M, gpt2 124 M parameters (at their vocabulary), and
+// TokenFormer's shape at such sizes and at those published.
 Architecture preset(std::string_view name);  // Error (usage) with the known names
 std::vector<std::string> preset_names();
 
@@ -196,9 +269,12 @@ Config config_from_json(const Json& json, const std::string& where);
 // What a description costs.
 i64 parameter_count(const Config& config);
 i64 embedding_parameter_count(const Config& config);           // token and position tables, and the head when untied
-i64 cache_elements_per_token(const Config& config);            // keys and values of all layers that have attention
+i64 cache_elements_per_token(const Config& config);            // keys and values of all layers of softmax attention
+i64 state_elements(const Config& config);                      // numbers of constant-cost layers, whatever the length
 double flops_per_token(const Config& config, double context);  // forward; training is three times this
 bool has_attention(const Layer& layer);
 bool has_mlp(const Layer& layer);
+bool has_parameter_tokens(const Layer& layer);
+i64 rotated_head_dim(const Layer& layer);  // channels of the heads that rotary positions turn; 0: none are turned
 
 }  // namespace sparsam

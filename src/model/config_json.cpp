@@ -1,4 +1,5 @@
 // The key "sparsam" of config.json: the description itself, layer by layer; null is a dropped half-layer.
+#include <limits>
 #include <string>
 
 #include "model/hugging_face.h"
@@ -9,6 +10,10 @@ double shortest(float value) { return std::stod(fmt::format("{}", value)); }
 
 namespace {
 
+Json tokens_json(const ParameterTokens& t) {
+  return {{"tokens", t.tokens}, {"tau", shortest(t.tau)}, {"theta", enum_name(t.theta)}};
+}
+
 Json mixer_json(const Layer& layer) {
   const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer);
   if (!a) return nullptr;
@@ -16,7 +21,39 @@ Json mixer_json(const Layer& layer) {
             {"qkv_bias", a->qkv_bias}, {"out_bias", a->out_bias}, {"qk_norm", a->qk_norm}};
   if (a->window) json["window"] = a->window;
   if (a->inner_norm) json["inner_norm"] = true;
+  for (const auto& [name, tokens] :
+       {std::pair("q", &a->q), std::pair("k", &a->k), std::pair("v", &a->v), std::pair("o", &a->o)})
+    if (tokens->present()) json[name] = tokens_json(*tokens);
   return json;
+}
+
+Json log_sum_exp_json(const Layer& layer) {
+  const auto& a = std::get<LogSumExpAttention>(layer.mixer);
+  Json json{{"heads", a.heads},           {"kv_heads", a.kv_heads}, {"head_dim", a.head_dim},
+            {"qkv_bias", a.qkv_bias},     {"out_bias", a.out_bias}, {"log_values", a.log_values},
+            {"head_scale", a.head_scale}, {"decay", a.decay}};
+  if (a.value_dim) json["value_dim"] = a.value_dim;
+  if (a.key_cap != 0) json["key_cap"] = shortest(a.key_cap);
+  if (a.convolution) json["convolution"] = a.convolution;
+  if (a.window) json["window"] = a.window;
+  return json;
+}
+
+LogSumExpAttention log_sum_exp_from(Fields f) {
+  const LogSumExpAttention a{.heads = f.required<i64>("heads"),
+                             .kv_heads = f.required<i64>("kv_heads"),
+                             .head_dim = f.required<i64>("head_dim"),
+                             .value_dim = f.or_default<i64>("value_dim", 0),
+                             .qkv_bias = f.required<bool>("qkv_bias"),
+                             .out_bias = f.required<bool>("out_bias"),
+                             .log_values = f.required<bool>("log_values"),
+                             .key_cap = f.or_default<float>("key_cap", 0),
+                             .head_scale = f.required<bool>("head_scale"),
+                             .decay = f.required<bool>("decay"),
+                             .convolution = f.or_default<i64>("convolution", 0),
+                             .window = f.or_default<i64>("window", 0)};
+  f.finish();
+  return a;
 }
 
 Json mlp_json(const Layer& layer) {
@@ -31,6 +68,7 @@ Json mlp_json(const Layer& layer) {
   };
   if (const auto* m = std::get_if<Mlp>(&layer.mlp)) return json(*m, false);
   if (const auto* m = std::get_if<GatedMlp>(&layer.mlp)) return json(*m, true);
+  if (const auto* t = std::get_if<ParameterTokens>(&layer.mlp)) return tokens_json(*t);
   return nullptr;
 }
 
@@ -92,6 +130,7 @@ void add_uncommon(const Config& config, Json& json) {
   add("embedding_scale", config.embedding_scale);
   add("branch_scale", config.branch_scale);
   add("logit_scale", config.logit_scale);
+  if (config.final_affine) json["norm"]["final_affine"] = true;
 }
 
 }  // namespace
@@ -99,7 +138,10 @@ void add_uncommon(const Config& config, Json& json) {
 Json description_json(const Config& config) {
   Json layers = Json::array();
   for (const Layer& layer : config.layers)
-    layers.push_back({{"attention", mixer_json(layer)}, {"mlp", mlp_json(layer)}});
+    if (std::holds_alternative<LogSumExpAttention>(layer.mixer))
+      layers.push_back({{"log_sum_exp", log_sum_exp_json(layer)}, {"mlp", mlp_json(layer)}});
+    else
+      layers.push_back({{"attention", mixer_json(layer)}, {"mlp", mlp_json(layer)}});
   Json json{{"version", 1},
             {"norm",
              {{"kind", enum_name(config.norm.kind)},
@@ -119,22 +161,49 @@ Json description_json(const Config& config) {
 
 namespace {
 
+ParameterTokens tokens_from(Fields& f) {
+  return {.tokens = f.required<i64>("tokens"),
+          .tau = f.required<float>("tau"),
+          .theta = enum_from_name<Theta>(f.required<std::string>("theta"), f.where())};
+}
+ParameterTokens tokens_from(Fields& attention, const char* name) {
+  if (!attention.find(name)) return {};
+  Fields f = attention.object(name);
+  const ParameterTokens tokens = tokens_from(f);
+  f.finish();
+  return tokens;
+}
+
+SoftmaxAttention attention_from(Fields f) {
+  SoftmaxAttention attention{.heads = f.required<i64>("heads"),
+                             .kv_heads = f.required<i64>("kv_heads"),
+                             .head_dim = f.required<i64>("head_dim"),
+                             .qkv_bias = f.required<bool>("qkv_bias"),
+                             .out_bias = f.required<bool>("out_bias"),
+                             .qk_norm = f.required<bool>("qk_norm"),
+                             .window = f.or_default<i64>("window", 0),
+                             .inner_norm = f.or_default<bool>("inner_norm", false),
+                             .q = tokens_from(f, "q"),
+                             .k = tokens_from(f, "k"),
+                             .v = tokens_from(f, "v"),
+                             .o = tokens_from(f, "o")};
+  f.finish();
+  return attention;
+}
+
 Layer layer_from(const Json& json, const std::string& where) {
   Layer layer;
   Fields fields(json, where);
-  if (const Json* attention = fields.find("attention"); attention && !attention->is_null()) {
-    Fields f(*attention, where + ".attention");
-    layer.mixer = SoftmaxAttention{.heads = f.required<i64>("heads"),
-                                   .kv_heads = f.required<i64>("kv_heads"),
-                                   .head_dim = f.required<i64>("head_dim"),
-                                   .qkv_bias = f.required<bool>("qkv_bias"),
-                                   .out_bias = f.required<bool>("out_bias"),
-                                   .qk_norm = f.required<bool>("qk_norm"),
-                                   .window = f.or_default<i64>("window", 0),
-                                   .inner_norm = f.or_default<bool>("inner_norm", false)};
-    f.finish();
+  if (fields.find("log_sum_exp")) {
+    layer.mixer = log_sum_exp_from(fields.object("log_sum_exp"));
+  } else if (const Json* attention = fields.find("attention"); attention && !attention->is_null()) {
+    layer.mixer = attention_from(Fields(*attention, where + ".attention"));
   }
-  if (const Json* mlp = fields.find("mlp"); mlp && !mlp->is_null()) {
+  if (const Json* mlp = fields.find("mlp"); mlp && mlp->contains("tokens")) {
+    Fields f(*mlp, where + ".mlp");
+    layer.mlp = tokens_from(f);
+    f.finish();
+  } else if (mlp && !mlp->is_null()) {
     Fields f(*mlp, where + ".mlp");
     const bool gated = f.required<bool>("gated");
     const i64 hidden = f.required<i64>("hidden");
@@ -187,6 +256,40 @@ std::vector<Truncation> read_truncation(Fields& fields) {
   return layers;
 }
 
+Json inputs_json(const InputSparsity& inputs) {
+  Json layers = Json::array();
+  for (const InputThresholds& thresholds : inputs.layers) {
+    Json item = thresholds.active() ? Json::object() : Json();
+    InputThresholds::fields(
+        [&](const char* name, float threshold) {
+          if (threshold > 0) item[name] = shortest(threshold);
+        },
+        thresholds);
+    layers.push_back(item);
+  }
+  return {{"dense_positions", inputs.dense_positions}, {"layers", layers}};
+}
+
+InputSparsity read_inputs(Fields& fields) {
+  InputSparsity inputs;
+  if (!fields.find("inputs")) return inputs;
+  Fields own = fields.object("inputs");
+  inputs.dense_positions = own.or_default<i64>("dense_positions", 0, {.least = 0, .most = i64{1} << 40});
+  for (const Json& item : own.required<std::vector<Json>>("layers")) {
+    InputThresholds& thresholds = inputs.layers.emplace_back();
+    if (item.is_null()) continue;
+    Fields f(item, fmt::format("{}.layers[{}]", own.where(), inputs.layers.size() - 1));
+    InputThresholds::fields(
+        [&](const char* name, float& threshold) {
+          threshold = f.or_default<float>(name, 0, {.least = 0, .most = std::numeric_limits<float>::max()});
+        },
+        thresholds);
+    f.finish();
+  }
+  own.finish();
+  return inputs;
+}
+
 void read_description(const Json& json, const std::string& where, Config& config) {
   Fields fields(json, where);
   if (const i64 version = fields.required<i64>("version"); version != 1)
@@ -196,6 +299,7 @@ void read_description(const Json& json, const std::string& where, Config& config
                  .gain = norm.required<bool>("gain"),
                  .bias = norm.required<bool>("bias"),
                  .eps = norm.required<float>("eps")};
+  config.final_affine = norm.or_default<bool>("final_affine", false);
   norm.finish();
   config.positions = enum_from_name<Positions>(fields.required<std::string>("positions"), where + ".positions");
   Fields rotary = fields.object("rotary");
@@ -212,6 +316,7 @@ void read_description(const Json& json, const std::string& where, Config& config
   for (size_t i = 0; i < layers.size(); ++i)
     config.layers.push_back(layer_from(layers[i], fmt::format("{}.layers[{}]", where, i)));
   config.truncation = read_truncation(fields);
+  config.inputs = read_inputs(fields);
   fields.finish();
 }
 

@@ -203,5 +203,34 @@ TEST(Config, TruncationStandsBesideWhatAFamilySays) {
   EXPECT_THAT(error_of([&] { config_from_json(wrong, "config.json"); }), HasSubstr("truncated"));
 }
 
+TEST(Config, ThresholdsOfInputsStandBesideWhatAFamilySays) {
+  Config config = tiny();
+  config.inputs.dense_positions = 4;
+  config.inputs.layers.resize(config.layers.size());
+  config.inputs.layers.back() = {.qkv = 0.1f, .o = 0, .up = 0.3f, .down = 1e-3f};
+  const Json json = to_json(config);
+  EXPECT_EQ(json["model_type"], "llama");
+  EXPECT_EQ(config_from_json(json, "config.json"), config);
+  Config own = config;
+  own.layers.front().mixer = std::monostate{};  // no family: the description
+  EXPECT_EQ(config_from_json(to_json(own), "config.json"), own);
+
+  const auto refusal = [&](auto&& change) {
+    Json wrong = json;
+    change(wrong["sparsam"]["inputs"]);
+    return error_of([&] { config_from_json(wrong, "config.json"); });
+  };
+  EXPECT_THAT(refusal([](Json& j) { j["layers"].push_back(nullptr); }), HasSubstr("thresholds of inputs for"));
+  EXPECT_THAT(refusal([](Json& j) { j["layers"] = 3; }), HasSubstr("layers"));
+  EXPECT_THAT(refusal([](Json& j) { j["dense_positions"] = -1; }), HasSubstr("dense_positions"));
+  EXPECT_THAT(refusal([](Json& j) { j["first"] = 1; }), HasSubstr("first"));
+  EXPECT_THAT(refusal([](Json& j) { j["layers"].back()["qkv"] = -0.5; }), HasSubstr("qkv"));
+  EXPECT_THAT(refusal([](Json& j) { j["layers"].back()["up"] = 1e39; }), HasSubstr("up"));
+  EXPECT_THAT(refusal([](Json& j) { j["layers"].back()["down"] = "much"; }), HasSubstr("down"));
+  EXPECT_THAT(refusal([](Json& j) { j["layers"].back()["gate"] = 0.5; }), HasSubstr("gate"));
+  config.inputs.layers[0].o = std::nanf("");
+  EXPECT_THAT(error_of([&] { validate(config, "config.json"); }), HasSubstr("\"o\""));
+}
+
 }  // namespace
 }  // namespace sparsam

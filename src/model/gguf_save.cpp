@@ -99,7 +99,9 @@ void check_layer(const GgufArchitecture& g, const Config& config, const Layer& l
 void check_expressible(const GgufArchitecture& g, const Config& config, const std::string& where) {
   const Refusal refuse{where, g.name};
   refuse.when(config.norm.kind != g.norm, fmt::format("norms of kind {}", enum_name(config.norm.kind)));
+  for (const Layer& layer : config.layers) refuse.when(has_parameter_tokens(layer), "parameter tokens");
   refuse.when(!config.norm.gain, "norms without gain");
+  refuse.when(config.final_affine, "a final norm unlike the others");
   refuse.when(config.norm.bias != g.norm_bias(), g.norm_bias() ? "norms without bias" : "norms with bias");
   refuse.when(config.positions != g.positions, fmt::format("positions of kind {}", enum_name(config.positions)));
   refuse.when(config.rotary.channels != 0 && !g.partial_rotary, "a rotation of some channels of a head");
@@ -116,6 +118,7 @@ void check_expressible(const GgufArchitecture& g, const Config& config, const st
   if (const auto* yarn = std::get_if<YarnScaling>(&scaling))
     refuse.when(yarn->beta_fast != 32 || yarn->beta_slow != 1 || !yarn->truncate, "YaRN with other ramps than 32 to 1");
   for (const Truncation& truncation : config.truncation) refuse.when(truncation.active(), "truncated MLPs");
+  for (const InputThresholds& inputs : config.inputs.layers) refuse.when(inputs.active(), "thresholds of inputs");
   for (const Layer& layer : config.layers) check_layer(g, config, layer, refuse);
 }
 
@@ -327,6 +330,9 @@ void add_weights(Tensors& out, const GgufArchitecture& g, const Model& model) {
 void save_gguf(const Model& original, const GgufText& text, const fs::path& path) {
   const std::string where = path.string();
   Model model = without_empty_layers(original);
+  for (const Layer& layer : model.config.layers)
+    if (std::holds_alternative<LogSumExpAttention>(layer.mixer))
+      fail("{}: GGUF's architectures do not have log-sum-exp attention", where);
   if (!first_attention(model.config)) fail("{}: the model has no attention, which GGUF's architectures need", where);
   const GgufArchitecture& g = gguf_architecture(nearest(model.config), where);
   check_expressible(g, model.config, where);

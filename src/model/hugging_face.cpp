@@ -63,6 +63,7 @@ HuggingFaceModel read_family(ConfigFile& file, const std::string& type) {
   if (type == "gpt_neox") return read_gpt_neox(file);
   if (type == "opt") return read_opt(file);
   if (type == "falcon") return read_falcon(file);
+  if (type == "tokenformer") return read_tokenformer(file);
   if (std::find(llama_family.begin(), llama_family.end(), type) != llama_family.end())
     return read_llama_family(file, type);
   fail_unknown("model_type", type, hugging_face_families(), file.where());
@@ -72,19 +73,23 @@ HuggingFaceModel read_family(ConfigFile& file, const std::string& type) {
 
 std::vector<std::string> hugging_face_families() {
   std::vector<std::string> names(llama_family.begin(), llama_family.end());
-  names.insert(names.end(), {"gpt2", "gpt_neox", "opt", "falcon", "sparsam"});
+  names.insert(names.end(), {"gpt2", "gpt_neox", "opt", "falcon", "tokenformer", "sparsam"});
   return names;
 }
 
 HuggingFaceModel read_hugging_face(const Json& json, const std::string& where) {
   ConfigFile file(json, where);
-  const std::string type = file.fields.required<std::string>("model_type");
+  // TokenFormer's files have no model_type.
+  const std::string type = json.is_object() && json.contains("qkv_slot_num")
+                               ? "tokenformer"
+                               : file.fields.required<std::string>("model_type");
   refuse_unsupported(file);
   HuggingFaceModel model = read_family(file, type);
-  if (model.config.truncation.empty() && file.fields.find("sparsam") && type != "sparsam") {
+  if (file.fields.find("sparsam") && type != "sparsam") {
     Fields own = file.fields.object("sparsam");
     if (!own.find("version")) {
       model.config.truncation = read_truncation(own);
+      model.config.inputs = read_inputs(own);
       own.finish();
     }
   }

@@ -39,6 +39,9 @@ void read_description(const Json& json, const std::string& where, Config& config
 // What a family's own fields cannot say: "sparsam": {"truncation": [null or {"measure", "threshold", "keep"}, ...]}.
 Json truncation_json(const std::vector<Truncation>& layers);
 std::vector<Truncation> read_truncation(Fields& fields);
+// "inputs": {"dense_positions", "layers": [null or {"qkv", "o", "up", "down"}, ...]}, the thresholds of inputs.
+Json inputs_json(const InputSparsity& inputs);
+InputSparsity read_inputs(Fields& fields);
 // A float as the shortest decimal that reads back as it: 1e-05, not 9.999999747378752e-06.
 double shortest(float value);
 

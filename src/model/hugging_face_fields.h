@@ -48,6 +48,7 @@ HuggingFaceModel read_gpt2(ConfigFile& file);
 HuggingFaceModel read_gpt_neox(ConfigFile& file);
 HuggingFaceModel read_opt(ConfigFile& file);
 HuggingFaceModel read_falcon(ConfigFile& file);
+HuggingFaceModel read_tokenformer(ConfigFile& file);
 
 // The names that Llama's files have, which are also those of params.h.
 Params<Source> llama_sources(const Config& config);

@@ -19,7 +19,7 @@ std::optional<SharedLayer> shared_layer(const Config& config) {
   if (config.layers.empty()) return {};
   SharedLayer shared{.layer = config.layers.back()};
   auto* attention = std::get_if<SoftmaxAttention>(&shared.layer.mixer);
-  if (!attention || !has_mlp(shared.layer)) return {};
+  if (!attention || !has_mlp(shared.layer) || has_parameter_tokens(shared.layer) || config.final_affine) return {};
   shared.window = std::exchange(attention->window, 0);
   const auto window_of = [](const Layer& layer) {
     const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer);
@@ -164,6 +164,7 @@ Json family_json(const Config& config) {
 Json to_json(const Config& config) {
   Json json = family_json(config);
   if (!config.truncation.empty()) json["sparsam"]["truncation"] = truncation_json(config.truncation);
+  if (config.inputs.active()) json["sparsam"]["inputs"] = inputs_json(config.inputs);
   return json;
 }
 

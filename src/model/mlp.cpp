@@ -6,12 +6,6 @@ namespace sparsam {
 
 namespace {
 
-constexpr i64 few_rows = 8;  // of more, nearly every neuron is wanted by one
-
-bool skips(const SparseNeurons* sparse, i64 rows) {
-  return sparse && !sparse->down_transposed.empty() && rows <= few_rows;
-}
-
 Out<float, 2> activated(const Execution& e, In<float, 2> x, const auto& mlp) {
   const auto y = e.arena.allocate<float>(x.shape(0), x.shape(1));
   e.backend.run(Activation{.y = y, .x = x, .function = mlp.activation, .threshold = mlp.threshold});
@@ -19,7 +13,7 @@ Out<float, 2> activated(const Execution& e, In<float, 2> x, const auto& mlp) {
 }
 
 // Sets to zero, in place, the h of neurons that do not pass; `s` is what Measure::gate looks at.
-void truncate(const Execution& e, const SparseNeurons& sparse, Out<float, 2> h, In<float, 2> s) {
+void truncate(const Execution& e, const SparseLayer& sparse, Out<float, 2> h, In<float, 2> s) {
   const Truncation& t = sparse.truncation;
   const bool by_output = t.measure == Truncation::Measure::output;
   e.backend.run(Truncate{.y = h,
@@ -31,21 +25,35 @@ void truncate(const Execution& e, const SparseNeurons& sparse, Out<float, 2> h, 
                          .keep = t.keep});
 }
 
-Out<float, 2> down_forward(const Execution& e, const LinearParams<Matrix>& down, In<float, 2> h,
-                           const SparseNeurons* sparse) {
-  if (!skips(sparse, h.shape(0))) return linear_forward(e, down, h);
-  const auto y = e.arena.allocate<float>(h.shape(0), down.weight.rows);
-  e.backend.run(
-      SkippingMatmul{.y = y, .x = h, .t = sparse->down_transposed, .bias = as_vector(down.bias), .w = down.weight});
-  return y;
+// The norm of x, of which small inputs are left out.
+Out<float, 2> input_norm(const Execution& e, const NormParams<Matrix>& w, In<float, 2> x, MlpActivations& kept,
+                         const SparseLayer* sparse) {
+  kept.norm = norm_forward(e, w, x);
+  if (sparse) leave_out_small(e, kept.norm.y, sparse->inputs.up, sparse->dense_positions);
+  return kept.norm.y;
+}
+
+Out<float, 2> project(const Execution& e, const LinearParams<Matrix>& w, In<float, 2> x, const SparseLayer* sparse,
+                      Matrix SparseLayer::*transposed) {
+  return sparse ? sparse_forward(e, w, sparse->*transposed, x) : linear_forward(e, w, x);
+}
+
+Out<float, 2> down_forward(const Execution& e, const LinearParams<Matrix>& down, Out<float, 2> h,
+                           const SparseLayer* sparse) {
+  if (sparse) leave_out_small(e, h, sparse->inputs.down, sparse->dense_positions);
+  return project(e, down, h, sparse, &SparseLayer::down);
+}
+
+// in the loss: l1 sum_n mean_i |h_ni|
+void l1_backward(const Execution& e, float l1, In<float, 2> h, Out<float, 2> dh) {
+  if (l1 != 0) e.backend.run(L1NormBackward{.dh = dh, .h = h, .scale = l1 / static_cast<float>(h.shape(1))});
 }
 
 }  // namespace
 
 Out<float, 2> mlp_forward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,
-                          MlpActivations& kept, const SparseNeurons* sparse) {
-  kept.norm = norm_forward(e, w.norm, x);
-  kept.up = linear_forward(e, w.up, kept.norm.y);
+                          MlpActivations& kept, const SparseLayer* sparse) {
+  kept.up = project(e, w.up, input_norm(e, w.norm, x, kept, sparse), sparse, &SparseLayer::up);
   kept.h = activated(e, kept.up, mlp);
   if (sparse && sparse->truncation.active()) truncate(e, *sparse, kept.h, kept.h);
   const auto branch = down_forward(e, w.down, kept.h, sparse);
@@ -54,11 +62,12 @@ Out<float, 2> mlp_forward(const Execution& e, const Mlp& mlp, const MlpParams<Ma
 }
 
 void mlp_backward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w, const MlpParams<Out<float, 2>>& dw,
-                  const MlpActivations& kept, In<float, 2> x, In<float, 2> dbranch, Sum<float, 2> dx) {
+                  const MlpActivations& kept, In<float, 2> x, In<float, 2> dbranch, Sum<float, 2> dx, float l1) {
   const i64 N = x.shape(0);
   // in the forward pass this was: branch = scale linear(down, h)
   const auto dh = e.arena.zeros<float>(N, mlp.hidden);
   linear_backward(e, w.down, dw.down, kept.h, scaled_gradient(e, dbranch), dh);
+  l1_backward(e, l1, kept.h, dh);
   // h = f(up)
   const auto dup = e.arena.allocate<float>(N, mlp.hidden);
   e.backend.run(
@@ -71,20 +80,24 @@ void mlp_backward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w
 }
 
 Out<float, 2> mlp_forward(const Execution& e, const GatedMlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,
-                          MlpActivations& kept, const SparseNeurons* sparse) {
-  kept.norm = norm_forward(e, w.norm, x);
-  kept.gate = linear_forward(e, w.gate, kept.norm.y);
-  const bool truncated = sparse && sparse->truncation.active(), skip = skips(sparse, x.shape(0));
+                          MlpActivations& kept, const SparseLayer* sparse) {
+  kept.gate = project(e, w.gate, input_norm(e, w.norm, x, kept, sparse), sparse, &SparseLayer::gate);
+  const bool truncated = sparse && sparse->truncation.active();
   const bool by_gate = truncated && sparse->truncation.measure == Truncation::Measure::gate;
+  const bool skip = sparse && sparse->selects_up && are_few(x.shape(0));
   Out<float, 2> s;
   if (by_gate || skip) s = activated(e, kept.gate, mlp);
   if (skip) {
     if (by_gate) truncate(e, *sparse, s, s);
     kept.up = e.arena.allocate<float>(x.shape(0), mlp.hidden);
-    e.backend.run(
-        SelectedMatmul{.y = kept.up, .x = kept.norm.y, .w = w.up.weight, .bias = as_vector(w.up.bias), .s = s});
+    e.backend.run(SelectedMatmul{.y = kept.up,
+                                 .x = kept.norm.y,
+                                 .w = w.up.weight,
+                                 .bias = as_vector(w.up.bias),
+                                 .s = s,
+                                 .crossover = sparse->up_crossover[x.shape(0) > 1]});
   } else {
-    kept.up = linear_forward(e, w.up, kept.norm.y);
+    kept.up = project(e, w.up, kept.norm.y, sparse, &SparseLayer::up);
   }
   kept.h = e.arena.allocate<float>(x.shape(0), mlp.hidden);
   e.backend.run(GatedProduct{.h = kept.h,
@@ -103,7 +116,7 @@ Out<float, 2> mlp_forward(const Execution& e, const GatedMlp& mlp, const MlpPara
 
 void mlp_backward(const Execution& e, const GatedMlp& mlp, const MlpParams<Matrix>& w,
                   const MlpParams<Out<float, 2>>& dw, const MlpActivations& kept, In<float, 2> x, In<float, 2> dbranch,
-                  Sum<float, 2> dx) {
+                  Sum<float, 2> dx, float l1) {
   const i64 N = x.shape(0);
   // in the forward pass this was: branch = scale linear(down, h)
   auto dh = e.arena.zeros<float>(N, mlp.hidden);
@@ -113,6 +126,7 @@ void mlp_backward(const Execution& e, const GatedMlp& mlp, const MlpParams<Matri
     const auto dinner = std::exchange(dh, e.arena.zeros<float>(N, mlp.hidden));
     norm_backward(e, w.inner_norm, dw.inner_norm, kept.inner, kept.h, dinner, dh);
   }
+  l1_backward(e, l1, kept.h, dh);
   // h = f(gate) g(up)
   const auto dgate = e.arena.allocate<float>(N, mlp.hidden), dup = e.arena.allocate<float>(N, mlp.hidden);
   e.backend.run(GatedProductBackward{.dgate = dgate,
@@ -127,6 +141,24 @@ void mlp_backward(const Execution& e, const GatedMlp& mlp, const MlpParams<Matri
   const auto dn = e.arena.zeros<float>(N, x.shape(1));
   linear_backward(e, w.gate, dw.gate, kept.norm.y, dgate, dn);
   linear_backward(e, w.up, dw.up, kept.norm.y, dup, dn);
+  // n = norm(x)
+  norm_backward(e, w.norm, dw.norm, kept.norm, x, dn, dx);
+}
+
+Out<float, 2> mlp_forward(const Execution& e, const ParameterTokens& tokens, const MlpParams<Matrix>& w, In<float, 2> x,
+                          MlpActivations& kept, const SparseLayer*) {
+  kept.norm = norm_forward(e, w.norm, x);
+  const auto branch = tokens_forward(e, tokens, w.tokens, kept.norm.y, kept.tokens);
+  scale_branch(e, branch);
+  return branch;
+}
+
+void mlp_backward(const Execution& e, const ParameterTokens& tokens, const MlpParams<Matrix>& w,
+                  const MlpParams<Out<float, 2>>& dw, const MlpActivations& kept, In<float, 2> x, In<float, 2> dbranch,
+                  Sum<float, 2> dx, float) {
+  // in the forward pass this was: branch = scale tokens(n)
+  const auto dn = e.arena.zeros<float>(x.shape(0), x.shape(1));
+  tokens_backward(e, tokens, w.tokens, dw.tokens, kept.tokens, kept.norm.y, scaled_gradient(e, dbranch), dn);
   // n = norm(x)
   norm_backward(e, w.norm, dw.norm, kept.norm, x, dn, dx);
 }

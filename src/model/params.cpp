@@ -8,6 +8,8 @@ namespace {
 
 using Init = ParameterSpec::Init;
 
+constexpr double embedding_deviation = 0.02;  // as GPT-2
+
 ParameterSpec vector_of(bool present, i64 size, Init init) {
   return present ? ParameterSpec{1, size, true, init, 0} : ParameterSpec{};
 }
@@ -21,11 +23,40 @@ NormParams<ParameterSpec> norm_specs(const Norm& norm, i64 channels) {
 LinearParams<ParameterSpec> linear_specs(i64 out, i64 in, bool bias, double scale = 1) {
   return {matrix_of(out, in, scale / std::sqrt(static_cast<double>(in))), vector_of(bias, out, Init::zeros)};
 }
+// As TokenFormer's published code: keys like embeddings, values with deviation 2 / (L sqrt(C)) ("wang_init").
+TokenParams<ParameterSpec> token_specs(const ParameterTokens& t, i64 out, i64 in, const Config& config) {
+  const double layers = static_cast<double>(config.layers.size());
+  return {matrix_of(t.tokens, in, embedding_deviation),
+          matrix_of(out, t.tokens, 2 / (layers * std::sqrt(static_cast<double>(config.dim))))};
+}
+ProjectionParams<ParameterSpec> projection_specs(const ParameterTokens& tokens, i64 out, i64 in, bool bias,
+                                                 const Config& config, double scale = 1) {
+  if (tokens.present()) return {{}, token_specs(tokens, out, in, config)};
+  return {linear_specs(out, in, bias, scale), {}};
+}
+
+// Queries and keys, which are exponents, begin as in the published code: deviation 1 / sqrt(3).
+void log_sum_exp_specs(AttentionParams<ParameterSpec>& p, const LogSumExpAttention& a, const Norm& norm, i64 dim,
+                       double branch) {
+  const double exponents = 1 / std::sqrt(3.0);
+  const i64 queries = a.heads * a.head_dim, keys = a.kv_heads * a.head_dim, values = a.kv_heads * a.values_of_head();
+  p.norm = norm_specs(norm, dim);
+  p.q = {linear_specs(queries, dim, a.qkv_bias, exponents), {}};
+  p.k = {linear_specs(keys, dim, a.qkv_bias, exponents), {}};
+  p.v = {linear_specs(values, dim, a.qkv_bias, a.log_values ? exponents : 1), {}};
+  p.o = {linear_specs(dim, a.heads * a.values_of_head(), a.out_bias, branch), {}};
+  if (a.decay) p.decay = linear_specs(keys, dim, true);
+  p.q_conv = vector_of(a.convolution > 0, queries * a.convolution, Init::zeros);
+  p.k_conv = vector_of(a.convolution > 0, keys * a.convolution, Init::zeros);
+  p.v_conv = vector_of(a.convolution > 0, values * a.convolution, Init::zeros);
+  p.q_scale = vector_of(a.head_scale, a.heads, Init::ones);
+  p.k_scale = vector_of(a.head_scale, a.kv_heads, Init::ones);
+  p.state_logit = vector_of(a.window > 0, a.heads, Init::zeros);
+}
 
 }  // namespace
 
 Params<ParameterSpec> parameter_specs(const Config& config) {
-  constexpr double embedding_deviation = 0.02;  // as GPT-2
   Params<ParameterSpec> specs = empty_params<ParameterSpec>(config);
   const i64 dim = config.dim;
   specs.token_embedding = matrix_of(config.vocab, dim, embedding_deviation);
@@ -38,13 +69,15 @@ Params<ParameterSpec> parameter_specs(const Config& config) {
       auto& p = specs.layers[i].attention;
       const i64 queries = a->heads * a->head_dim, keys = a->kv_heads * a->head_dim;
       p.norm = norm_specs(config.norm, dim);
-      p.q = linear_specs(queries, dim, a->qkv_bias);
-      p.k = linear_specs(keys, dim, a->qkv_bias);
-      p.v = linear_specs(keys, dim, a->qkv_bias);
-      p.o = linear_specs(dim, queries, a->out_bias, branch);
+      p.q = projection_specs(a->q, queries, dim, a->qkv_bias, config);
+      p.k = projection_specs(a->k, keys, dim, a->qkv_bias, config);
+      p.v = projection_specs(a->v, keys, dim, a->qkv_bias, config);
+      p.o = projection_specs(a->o, dim, queries, a->out_bias, config, branch);
       if (a->inner_norm) p.inner_norm = norm_specs(config.norm, queries);
       p.q_norm.gain = p.k_norm.gain = vector_of(a->qk_norm, a->head_dim, Init::ones);
     }
+    if (const auto* a = std::get_if<LogSumExpAttention>(&config.layers[i].mixer))
+      log_sum_exp_specs(specs.layers[i].attention, *a, config.norm, dim, branch);
     const auto mlp_specs = [&](const auto& m, bool gated) {
       auto& p = specs.layers[i].mlp;
       p.norm = norm_specs(config.norm, dim);
@@ -57,8 +90,14 @@ Params<ParameterSpec> parameter_specs(const Config& config) {
       mlp_specs(*m, true);
       if (m->inner_norm) specs.layers[i].mlp.inner_norm = norm_specs(config.norm, m->hidden);
     }
+    if (const auto* t = std::get_if<ParameterTokens>(&config.layers[i].mlp)) {
+      specs.layers[i].mlp.norm = norm_specs(config.norm, dim);
+      specs.layers[i].mlp.tokens = token_specs(*t, dim, dim, config);
+    }
   }
-  specs.final_norm = norm_specs(config.norm, dim);
+  Norm final_norm = config.norm;
+  if (config.final_affine) final_norm.gain = true, final_norm.bias = config.norm.kind == NormKind::layer;
+  specs.final_norm = norm_specs(final_norm, dim);
   if (!config.tied) specs.head = matrix_of(config.vocab, dim, embedding_deviation);
   return specs;
 }

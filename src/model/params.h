@@ -27,21 +27,50 @@ struct LinearParams {
   }
 };
 
+// Parameter tokens. Values lie as the weight of a Linear does: one output a row.
+template <class T>
+struct TokenParams {
+  T keys, values;  // (P, in), (out, P)
+  static void visit(const std::string& at, auto&& f, auto&... p) {
+    f(at + ".keys", p.keys...), f(at + ".values", p.values...);
+  }
+};
+
+// One of the two.
+template <class T>
+struct ProjectionParams : LinearParams<T> {
+  TokenParams<T> tokens;
+  static void visit(const std::string& at, auto&& f, auto&... p) {
+    LinearParams<T>::visit(at, f, p...);
+    TokenParams<T>::visit(at, f, p.tokens...);
+  }
+};
+
 template <class T>
 struct AttentionParams {
   NormParams<T> norm;
-  LinearParams<T> q, k, v, o;    // (H D, C), (G D, C), (G D, C), (C, H D)
-  NormParams<T> q_norm, k_norm;  // (D)
-  NormParams<T> inner_norm;      // (H D)
+  ProjectionParams<T> q, k, v, o;  // (H D, C), (G D, C), (G D, C), (C, H D)
+  NormParams<T> q_norm, k_norm;    // (D)
+  NormParams<T> inner_norm;        // (H D)
+  // Of log-sum-exp attention, whose q, k, v, o are (H E, C), (G E, C), (G D, C), (C, H D).
+  LinearParams<T> decay;     // (G E, C)
+  T q_conv, k_conv, v_conv;  // (channels taps)
+  T q_scale, k_scale;        // (H), (G)
+  T state_logit;             // (H)  of the state's share beside the window's
   static void visit(const std::string& at, auto&& f, auto&... p) {
     NormParams<T>::visit(at + "input_layernorm", f, p.norm...);
-    LinearParams<T>::visit(at + "self_attn.q_proj", f, p.q...);
-    LinearParams<T>::visit(at + "self_attn.k_proj", f, p.k...);
-    LinearParams<T>::visit(at + "self_attn.v_proj", f, p.v...);
-    LinearParams<T>::visit(at + "self_attn.o_proj", f, p.o...);
+    ProjectionParams<T>::visit(at + "self_attn.q_proj", f, p.q...);
+    ProjectionParams<T>::visit(at + "self_attn.k_proj", f, p.k...);
+    ProjectionParams<T>::visit(at + "self_attn.v_proj", f, p.v...);
+    ProjectionParams<T>::visit(at + "self_attn.o_proj", f, p.o...);
     NormParams<T>::visit(at + "self_attn.q_norm", f, p.q_norm...);
     NormParams<T>::visit(at + "self_attn.k_norm", f, p.k_norm...);
     NormParams<T>::visit(at + "self_attn.attn_sub_norm", f, p.inner_norm...);
+    LinearParams<T>::visit(at + "self_attn.decay_proj", f, p.decay...);
+    f(at + "self_attn.q_conv", p.q_conv...), f(at + "self_attn.k_conv", p.k_conv...);
+    f(at + "self_attn.v_conv", p.v_conv...);
+    f(at + "self_attn.q_scale", p.q_scale...), f(at + "self_attn.k_scale", p.k_scale...);
+    f(at + "self_attn.state_logit", p.state_logit...);
   }
 };
 
@@ -50,12 +79,14 @@ struct MlpParams {
   NormParams<T> norm;
   LinearParams<T> gate, up, down;  // (F, C), (F, C), (C, F); gate only in a gated MLP
   NormParams<T> inner_norm;        // (F)
+  TokenParams<T> tokens;           // in place of all three
   static void visit(const std::string& at, auto&& f, auto&... p) {
     NormParams<T>::visit(at + "post_attention_layernorm", f, p.norm...);
     LinearParams<T>::visit(at + "mlp.gate_proj", f, p.gate...);
     LinearParams<T>::visit(at + "mlp.up_proj", f, p.up...);
     LinearParams<T>::visit(at + "mlp.down_proj", f, p.down...);
     NormParams<T>::visit(at + "mlp.ffn_sub_norm", f, p.inner_norm...);
+    TokenParams<T>::visit(at + "mlp", f, p.tokens...);
   }
 };
 

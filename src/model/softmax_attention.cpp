@@ -5,11 +5,6 @@
 
 namespace sparsam {
 
-namespace {
-
-float scale_of(const SoftmaxAttention& attention) { return 1.f / std::sqrt(static_cast<float>(attention.head_dim)); }
-
-// Turns each head by its position, in place.
 void rotate(const Execution& e, Out<float, 2> heads, i64 head_dim, bool inverse) {
   if (e.config.positions != Positions::rotary) return;
   const auto view = heads.as(heads.shape(0), heads.shape(1) / head_dim, head_dim);
@@ -21,6 +16,10 @@ void rotate(const Execution& e, Out<float, 2> heads, i64 head_dim, bool inverse)
                      .pairing = e.config.rotary.pairing,
                      .inverse = inverse});
 }
+
+namespace {
+
+float scale_of(const SoftmaxAttention& attention) { return 1.f / std::sqrt(static_cast<float>(attention.head_dim)); }
 
 // RMS norm with gain over each head (N, H D) -> (N, H D).
 Out<float, 2> head_norm(const Execution& e, const NormParams<Matrix>& w, In<float, 2> raw, Out<float, 1>& r) {
@@ -45,15 +44,24 @@ Out<float, 2> head_norm_backward(const Execution& e, const NormParams<Matrix>& w
   return dx.as(raw.shape(0), raw.shape(1));
 }
 
+Out<float, 2> project(const Execution& e, const ParameterTokens& tokens, const ProjectionParams<Matrix>& w,
+                      In<float, 2> x, TokenActivations& kept, const SparseLayer* sparse,
+                      Matrix SparseLayer::*transposed) {
+  if (sparse && !(sparse->*transposed).empty()) return sparse_forward(e, w, sparse->*transposed, x);
+  return projection_forward(e, tokens, w, x, kept);
+}
+
 }  // namespace
 
 Out<float, 2> attention_forward(const Execution& e, const SoftmaxAttention& attention, const AttentionParams<Matrix>& w,
-                                In<float, 2> x, AttentionActivations& kept, const LayerCache* cache, i64 start) {
+                                In<float, 2> x, AttentionActivations& kept, const LayerCache* cache, i64 start,
+                                const SparseLayer* sparse) {
   const i64 B = e.sequences, T = e.length, H = attention.heads, G = attention.kv_heads, D = attention.head_dim;
   kept.norm = norm_forward(e, w.norm, x);
-  kept.q = linear_forward(e, w.q, kept.norm.y);
-  kept.k = linear_forward(e, w.k, kept.norm.y);
-  kept.v = linear_forward(e, w.v, kept.norm.y);
+  if (sparse) leave_out_small(e, kept.norm.y, sparse->inputs.qkv, sparse->dense_positions);
+  kept.q = project(e, attention.q, w.q, kept.norm.y, kept.q_tokens, sparse, &SparseLayer::q);
+  kept.k = project(e, attention.k, w.k, kept.norm.y, kept.k_tokens, sparse, &SparseLayer::k);
+  kept.v = project(e, attention.v, w.v, kept.norm.y, kept.v_tokens, sparse, &SparseLayer::v);
   if (attention.qk_norm) {
     kept.q_raw = kept.q, kept.k_raw = kept.k;
     kept.q = head_norm(e, w.q_norm, kept.q_raw, kept.q_r);
@@ -90,7 +98,9 @@ Out<float, 2> attention_forward(const Execution& e, const SoftmaxAttention& atte
                             .compute = e.compute});
   }
   if (attention.inner_norm) kept.inner = norm_forward(e, w.inner_norm, kept.a);
-  const auto branch = linear_forward(e, w.o, attention.inner_norm ? kept.inner.y : kept.a);
+  const Out<float, 2> heads = attention.inner_norm ? kept.inner.y : kept.a;
+  if (sparse) leave_out_small(e, heads, sparse->inputs.o, sparse->dense_positions);
+  const auto branch = project(e, attention.o, w.o, heads, kept.o_tokens, sparse, &SparseLayer::o);
   scale_branch(e, branch);
   return branch;
 }
@@ -100,9 +110,10 @@ void attention_backward(const Execution& e, const SoftmaxAttention& attention, c
                         In<float, 2> dbranch, Sum<float, 2> dx) {
   const i64 B = e.sequences, T = e.length, N = B * T;
   const i64 H = attention.heads, G = attention.kv_heads, D = attention.head_dim;
-  // in the forward pass this was: branch = scale linear(o, a)
+  // in the forward pass this was: branch = scale project(o, a)
   auto da = e.arena.zeros<float>(N, H * D);
-  linear_backward(e, w.o, dw.o, attention.inner_norm ? kept.inner.y : kept.a, scaled_gradient(e, dbranch), da);
+  projection_backward(e, attention.o, w.o, dw.o, kept.o_tokens, attention.inner_norm ? kept.inner.y : kept.a,
+                      scaled_gradient(e, dbranch), da);
   // a = norm(a)
   if (attention.inner_norm) {
     const auto dinner = std::exchange(da, e.arena.zeros<float>(N, H * D));
@@ -132,11 +143,11 @@ void attention_backward(const Execution& e, const SoftmaxAttention& attention, c
     dq = head_norm_backward(e, w.q_norm, dw.q_norm, kept.q_raw, kept.q_r, dq);
     dk = head_norm_backward(e, w.k_norm, dw.k_norm, kept.k_raw, kept.k_r, dk);
   }
-  // q, k, v = linear(q, n), linear(k, n), linear(v, n)
+  // q, k, v = project(q, n), project(k, n), project(v, n)
   const auto dn = e.arena.zeros<float>(N, x.shape(1));
-  linear_backward(e, w.q, dw.q, kept.norm.y, dq, dn);
-  linear_backward(e, w.k, dw.k, kept.norm.y, dk, dn);
-  linear_backward(e, w.v, dw.v, kept.norm.y, dv, dn);
+  projection_backward(e, attention.q, w.q, dw.q, kept.q_tokens, kept.norm.y, dq, dn);
+  projection_backward(e, attention.k, w.k, dw.k, kept.k_tokens, kept.norm.y, dk, dn);
+  projection_backward(e, attention.v, w.v, dw.v, kept.v_tokens, kept.norm.y, dv, dn);
   // n = norm(x)
   norm_backward(e, w.norm, dw.norm, kept.norm, x, dn, dx);
 }

@@ -3,7 +3,8 @@
 //   a = attention(q, k, v)   [a = norm(a)]           branch = a Wo^T
 #pragma once
 
-#include "model/execution.h"
+#include "model/parameter_tokens.h"
+#include "model/sparse_layers.h"
 
 namespace sparsam {
 
@@ -20,12 +21,17 @@ struct AttentionActivations {
   Out<float, 2> a;             // (N, H D)
   NormActivations inner;       // (N, H D)  of a, where there is an inner norm
   Out<float, 3> lse;           // (B, H, T)
+  TokenActivations q_tokens, k_tokens, v_tokens, o_tokens;  // where these are parameter tokens
 };
+
+// Turns each head (N, heads D) by its position, in place; nothing where positions are not rotary.
+void rotate(const Execution& e, Out<float, 2> heads, i64 head_dim, bool inverse);
 
 // Returns the branch (N, C), to be added to x. With a cache, the rows are `length` new positions of one sequence from
 // `start` on, appended to it; without, whole sequences.
 Out<float, 2> attention_forward(const Execution& e, const SoftmaxAttention& attention, const AttentionParams<Matrix>& w,
-                                In<float, 2> x, AttentionActivations& kept, const LayerCache* cache, i64 start);
+                                In<float, 2> x, AttentionActivations& kept, const LayerCache* cache, i64 start,
+                                const SparseLayer* sparse = nullptr);
 // dx += the gradient through the branch, given dbranch (N, C); weight gradients are summed into dw.
 void attention_backward(const Execution& e, const SoftmaxAttention& attention, const AttentionParams<Matrix>& w,
                         const AttentionParams<Out<float, 2>>& dw, const AttentionActivations& kept, In<float, 2> x,

@@ -9,7 +9,7 @@ namespace {
 
 i64 head_dim_of(const Config& config) {
   for (const Layer& layer : config.layers)
-    if (const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer)) return a->head_dim;
+    if (const i64 head_dim = rotated_head_dim(layer)) return head_dim;
   return 2;
 }
 
@@ -18,13 +18,6 @@ In<i32, 1> positions_of(const Tokens& tokens, Arena& arena) {
   const i64 T = tokens.ids.size() / tokens.sequences;
   for (i64 n = 0; n < positions.size(); ++n) positions[n] = static_cast<i32>(tokens.start + n % T);
   return positions;
-}
-
-void check_tokens(const Tokens& tokens, const Config& config) {
-  for (const i32 id : tokens.ids)
-    if (id < 0 || id >= config.vocab)
-      fail("model: token id {} is outside its vocabulary of {}; do tokenizer and model belong together?", id,
-           config.vocab);
 }
 
 // The buffers that hold the residual stream x + branch. When the backward will need every state, each sum takes the
@@ -46,9 +39,18 @@ class ResidualStream {
 
 }  // namespace
 
+void check_tokens(std::span<const i32> ids, const Config& config) {
+  for (const i32 id : ids)
+    if (id < 0 || id >= config.vocab)
+      fail("model: token id {} is outside its vocabulary of {}; do tokenizer and model belong together?", id,
+           config.vocab);
+}
+
 Transformer::Transformer(const Model& model, Backend& backend, Compute compute, i64 positions, bool skip_zeros)
     : model_(model), backend_(backend), compute_(compute), positions_(positions) {
-  if (skip_zeros || !model.config.truncation.empty()) sparse_ = SparseMlps(model, skip_zeros);
+  if (skip_zeros || !model.config.truncation.empty() || model.config.inputs.active())
+    sparse_ = SparseLayers(model, skip_zeros);
+  if (skip_zeros) sparse_.find_crossovers(model, backend);
   if (model.config.positions == Positions::rotary)
     rotary_ = RotaryTables(model.config.rotary, head_dim_of(model.config), positions);
   else if (model.config.positions == Positions::learned && positions > model.config.context)
@@ -69,11 +71,11 @@ Execution Transformer::execution(const Tokens& tokens, In<i32, 1> positions, Are
 }
 
 Out<float, 2> Transformer::forward(const Tokens& tokens, Arena& arena, Activations* kept,
-                                   std::span<const LayerCache> caches, const Observer& observe) const {
+                                   std::span<const MixerCache> caches, const Observer& observe) const {
   const Config& config = model_.config;
   const Params<Matrix>& w = model_.weights;
   const i64 N = tokens.ids.size(), C = config.dim;
-  check_tokens(tokens, config);
+  check_tokens(tokens.ids.span(), config);
   check(tokens.start + N / tokens.sequences <= positions_, "forward to position {} of {}",
         tokens.start + N / tokens.sequences, positions_);
   const Out<float, 2> result = kept ? Out<float, 2>{} : arena.allocate<float>(N, C);
@@ -103,16 +105,20 @@ Out<float, 2> Transformer::forward(const Tokens& tokens, Arena& arena, Activatio
     const auto give_back = [&] {
       if (!kept) arena.release(mark);
     };
-    if (const auto* attention = std::get_if<SoftmaxAttention>(&layer.mixer)) {
-      const LayerCache* cache = caches.empty() ? nullptr : &caches[i];
-      const auto branch =
-          attention_forward(e, *attention, w.layers[i].attention, x, acts.attention, cache, tokens.start);
+    const auto add_branch = [&](Out<float, 2> branch) {
       const Out<float, 2> after = stream.next(branch);
       backend_.run(Add{.y = after, .a = x, .b = branch});
       give_back();
       if (observe) observe(l, Sublayer::attention, x, after);
       x = after;
-    }
+    };
+    const MixerCache* cache = caches.empty() ? nullptr : &caches[i];
+    if (const auto* attention = std::get_if<SoftmaxAttention>(&layer.mixer))
+      add_branch(attention_forward(e, *attention, w.layers[i].attention, x, acts.attention,
+                                   cache ? &cache->attention : nullptr, tokens.start, sparse_.of(i)));
+    if (const auto* mixer = std::get_if<LogSumExpAttention>(&layer.mixer))
+      add_branch(log_sum_exp_forward(e, *mixer, w.layers[i].attention, x, acts.log_sum_exp,
+                                     cache ? &cache->log_sum_exp : nullptr));
     const bool parallel = config.residual == Residual::parallel;
     const Out<float, 2> mlp_input = parallel ? block_input : x;
     acts.x_mlp = mlp_input;
@@ -131,6 +137,7 @@ Out<float, 2> Transformer::forward(const Tokens& tokens, Arena& arena, Activatio
     };
     if (const auto* mlp = std::get_if<Mlp>(&layer.mlp)) run_mlp(*mlp);
     if (const auto* mlp = std::get_if<GatedMlp>(&layer.mlp)) run_mlp(*mlp);
+    if (const auto* mlp = std::get_if<ParameterTokens>(&layer.mlp)) run_mlp(*mlp);
     if (observe) observe(l, Sublayer::block, block_input, x);
   }
 
@@ -147,7 +154,7 @@ Out<float, 2> Transformer::forward(const Tokens& tokens, Arena& arena, Activatio
 }
 
 void Transformer::backward(const Tokens& tokens, In<float, 2> dhidden, const Activations& kept,
-                           const Params<Out<float, 2>>& gradients, Arena& arena) const {
+                           const Params<Out<float, 2>>& gradients, Arena& arena, float l1) const {
   const Config& config = model_.config;
   const Params<Matrix>& w = model_.weights;
   const i64 N = tokens.ids.size(), C = config.dim;
@@ -175,14 +182,20 @@ void Transformer::backward(const Tokens& tokens, In<float, 2> dhidden, const Act
       dbranch = dblock;
     }
     const auto run_mlp = [&](const auto& mlp) {
-      mlp_backward(e, mlp, w.layers[i].mlp, gradients.layers[i].mlp, acts.mlp, acts.x_mlp, dbranch, dx);
+      mlp_backward(e, mlp, w.layers[i].mlp, gradients.layers[i].mlp, acts.mlp, acts.x_mlp, dbranch, dx, l1);
       arena.release(mark);
     };
     if (const auto* mlp = std::get_if<Mlp>(&layer.mlp)) run_mlp(*mlp);
     if (const auto* mlp = std::get_if<GatedMlp>(&layer.mlp)) run_mlp(*mlp);
+    if (const auto* mlp = std::get_if<ParameterTokens>(&layer.mlp)) run_mlp(*mlp);
     if (const auto* attention = std::get_if<SoftmaxAttention>(&layer.mixer)) {
       attention_backward(e, *attention, w.layers[i].attention, gradients.layers[i].attention, acts.attention, acts.x,
                          dbranch, dx);
+      arena.release(mark);
+    }
+    if (const auto* mixer = std::get_if<LogSumExpAttention>(&layer.mixer)) {
+      log_sum_exp_backward(e, *mixer, w.layers[i].attention, gradients.layers[i].attention, acts.log_sum_exp, acts.x,
+                           dbranch, dx);
       arena.release(mark);
     }
   }

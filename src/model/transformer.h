@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "model/log_sum_exp_attention.h"
 #include "model/mlp.h"
 #include "model/softmax_attention.h"
 
@@ -17,9 +18,19 @@ struct Tokens {
   i64 start = 0;
 };
 
+// What a session keeps of one layer: of the two, the one that its mixer needs.
+struct MixerCache {
+  LayerCache attention;
+  LogSumExpCache log_sum_exp;
+};
+
+// Error: a token outside the vocabulary.
+void check_tokens(std::span<const i32> ids, const Config& config);
+
 struct LayerActivations {
   In<float, 2> x;  // (N, C)  input of the layer
   AttentionActivations attention;
+  LogSumExpActivations log_sum_exp;
   In<float, 2> x_mlp;  // (N, C)  input of the MLP sublayer
   MlpActivations mlp;
 };
@@ -39,18 +50,20 @@ using Observer = std::function<void(i64 layer, Sublayer sublayer, In<float, 2> b
 class Transformer {
  public:
   // `model` and `backend` must outlive this; `positions` is the longest sequence that will come. Where the description
-  // truncates MLPs, their neurons are left out; the backward does not know of it: such a model is not trained. With
-  // `skip_zeros`, few rows do not read the weights of neurons that are zero, which takes copies (SparseMlps).
+  // truncates MLPs or has thresholds of inputs, neurons and inputs are left out; the backward does not know of it: such
+  // a model is not trained. With `skip_zeros`, few rows do not read the weights of what is zero, which takes copies and
+  // a measurement of the crossover (SparseLayers).
   Transformer(const Model& model, Backend& backend, Compute compute, i64 positions, bool skip_zeros = false);
 
   // Returns the hidden states after the final norm (N, C), times logit_scale, in the arena. With `kept`, everything the
   // backward needs stays in the arena; without, each layer's scratch is given back. With `caches` (one a layer) the
-  // tokens are new positions of one sequence whose earlier keys and values the caches hold.
+  // tokens are new positions of one sequence whose earlier keys and values, or states, the caches hold.
   Out<float, 2> forward(const Tokens& tokens, Arena& arena, Activations* kept = nullptr,
-                        std::span<const LayerCache> caches = {}, const Observer& observe = {}) const;
-  // Adds the gradients of all parameters into `gradients`, given dhidden (N, C).
+                        std::span<const MixerCache> caches = {}, const Observer& observe = {}) const;
+  // Adds the gradients of all parameters into `gradients`, given dhidden (N, C). The loss has the summand
+  // l1 sum_n mean_i |h_ni| for each MLP's hidden activations h, beside what dhidden comes from.
   void backward(const Tokens& tokens, In<float, 2> dhidden, const Activations& kept,
-                const Params<Out<float, 2>>& gradients, Arena& arena) const;
+                const Params<Out<float, 2>>& gradients, Arena& arena, float l1 = 0) const;
   // hidden (n, C) -> logits (n, V), in the arena.
   Out<float, 2> logits(In<float, 2> hidden, Arena& arena) const;
   // Cross-entropy of each row against its target in nats (0 where the target is negative), in the arena.
@@ -59,6 +72,7 @@ class Transformer {
   const Model& model() const { return model_; }
   Backend& backend() const { return backend_; }
   i64 positions() const { return positions_; }
+  const SparseLayers& sparse() const { return sparse_; }
 
  private:
   Execution execution(const Tokens& tokens, In<i32, 1> positions, Arena& arena) const;
@@ -68,7 +82,7 @@ class Transformer {
   Compute compute_;
   i64 positions_;
   mutable RotaryTables rotary_;  // grows with the positions that come: one thread runs a Transformer at a time
-  SparseMlps sparse_;
+  SparseLayers sparse_;
 };
 
 }  // namespace sparsam

@@ -4,8 +4,9 @@
 // t is the transposed weight, (in, out), so that what one input adds lies together. With s = f(gate) the first is the
 // up projection and the second the down projection of a gated MLP (ProSparse, Song et al. 2024, arXiv 2402.13516,
 // section 3.4); with inputs below a threshold set to zero the second is any projection (TEAL, Liu et al. 2024, arXiv
-// 2408.14690). Sums are in float32 and in an order that depends on the shapes and the zeros alone. No backward: not for
-// training.
+// 2408.14690). Where the fraction of rows that count exceeds `crossover`, SelectedMatmul reads all in their order,
+// which is then faster. That changes no bit: an element's are those of Matmul with Compute::f32. SkippingMatmul adds
+// row after row, in float32, so that leaving zeros out changes no bit either. No backward: not for training.
 #pragma once
 
 #include <algorithm>
@@ -23,9 +24,11 @@ struct SelectedMatmul {
   Matrix w;               // (out, in)  f32, bf16, f16 or quantised
   In<Real, 1> bias = {};  // (out)      empty: none
   In<Real, 2> s;          // (N, out)
+  float crossover = 1;
 
   static void fields(auto&& f, auto&... op) {
     f("y", op.y...), f("x", op.x...), f("w", op.w...), f("bias", op.bias...), f("s", op.s...);
+    f("crossover", op.crossover...);
   }
   void validate() const {
     check_matrix(w, y.shape(1), x.shape(1), "SelectedMatmul.w");
@@ -43,16 +46,14 @@ struct SkippingMatmul {
   In<Real, 2> x;          // (N, in)
   Matrix t;               // (in, out)  f32, bf16, f16 or quantised
   In<Real, 1> bias = {};  // (out)      empty: none
-  Matrix w = {};          // (out, in)  the same weight as Matmul has it, to read when nearly all of it counts; or empty
 
   static void fields(auto&& f, auto&... op) {
-    f("y", op.y...), f("x", op.x...), f("t", op.t...), f("bias", op.bias...), f("w", op.w...);
+    f("y", op.y...), f("x", op.x...), f("t", op.t...), f("bias", op.bias...);
   }
   void validate() const {
     check_matrix(t, x.shape(1), y.shape(1), "SkippingMatmul.t");
     check_shape(y, {x.shape(0), t.cols}, "SkippingMatmul.y");
     check_optional_shape(bias, {t.cols}, "SkippingMatmul.bias");
-    if (!w.empty()) check_matrix(w, t.cols, t.rows, "SkippingMatmul.w");
   }
   i64 flops() const { return 2 * (x.size() - std::count(x.begin(), x.end(), Real(0))) * t.cols; }
 };

@@ -41,7 +41,8 @@ TEST_F(SparseMatmulTest, SelectedRowsAreTheReferences) {
                                   .x = a.normal(c.rows, c.in),
                                   .w = a.matrix(c.dtype, c.out, c.in),
                                   .bias = c.in % 2 ? a.normal(c.out) : View<float, 1>(),
-                                  .s = sparse(a, c.rows, c.out, live)},
+                                  .s = sparse(a, c.rows, c.out, live),
+                                  .crossover = 0.7f},
                    text(c, live));
     }
 }
@@ -58,20 +59,41 @@ TEST_F(SparseMatmulTest, SkippedRowsAreTheReferences) {
     }
 }
 
-// Where nearly all counts, the untransposed weight is read: here another one, to see it.
-TEST_F(SparseMatmulTest, ADenseInputReadsTheWeightInOrder) {
-  Operands a(5);
-  const auto t = a.matrix(DType::f32, 40, 24), w = a.matrix(DType::f32, 24, 40);
-  const auto x = a.normal(1, 40), y = a.filled(nan_f, 1, 24), expected = a.filled(nan_f, 1, 24);
-  const auto expect = [&](const Op& op) {
-    run_reference(op);
-    run_everywhere(SkippingMatmul{.y = y, .x = x, .t = t, .w = w}, [&] {
-      for (i64 j = 0; j < 24; ++j) EXPECT_NEAR(y(0, j), expected(0, j), 1e-4);
-    });
-  };
-  expect(Matmul{.y = expected, .x = x, .w = w, .compute = Compute::f32});
-  for (i64 i = 0; i < 20; ++i) x(0, 2 * i) = 0;
-  expect(SkippingMatmul{.y = expected, .x = x, .t = t});
+// Neither the crossover nor what else is selected changes a bit.
+TEST_F(SparseMatmulTest, SelectedRowsHaveTheBitsOfTheDenseProduct) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_k})
+    for (const i64 rows : {1, 2, 3, 8, 11}) {
+      Operands a(5);
+      const auto x = a.normal(rows, 512), s = sparse(a, rows, 70, 0.4), y = a.filled(nan_f, rows, 70);
+      const auto dense = a.filled(nan_f, rows, 70);
+      const auto bias = a.normal(70);
+      const Matrix w = a.matrix(dtype, 70, 512);
+      for (const float crossover : {0.0f, 1.0f})
+        run_everywhere(Matmul{.y = dense, .x = x, .w = w, .bias = bias, .compute = Compute::f32}, [&] {
+          const auto backend = make_backend("cpu");
+          backend->run(SelectedMatmul{.y = y, .x = x, .w = w, .bias = bias, .s = s, .crossover = crossover});
+          // Of more rows than one reading serves the dense product is another one.
+          for (i64 i = 0; i < (rows > 8 ? 0 : y.size()); ++i)
+            ASSERT_EQ(y.data()[i], s.data()[i] == 0 ? 0 : dense.data()[i]) << name_of(dtype) << ", rows " << rows;
+        });
+    }
+}
+
+// What is zero may as well be read: tiny numbers in its place, too small to show, change no bit.
+TEST_F(SparseMatmulTest, SkippingZerosChangesNoBit) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_k})
+    for (const i64 rows : {1, 3, 8}) {
+      Operands a(6);
+      const auto x = sparse(a, rows, 301, 0.3), full = a.normal(rows, 301), y = a.filled(nan_f, rows, 256);
+      const auto expected = a.filled(nan_f, rows, 256);
+      for (i64 i = 0; i < x.size(); ++i) full.data()[i] = x.data()[i] == 0 ? 1e-40f : x.data()[i];
+      const Matrix t = a.matrix(dtype, 301, 256);
+      const auto bias = a.normal(256);
+      run_everywhere(SkippingMatmul{.y = expected, .x = full, .t = t, .bias = bias}, [&] {
+        make_backend("cpu")->run(SkippingMatmul{.y = y, .x = x, .t = t, .bias = bias});
+        for (i64 i = 0; i < y.size(); ++i) ASSERT_EQ(y.data()[i], expected.data()[i]) << name_of(dtype);
+      });
+    }
 }
 
 // Rows that are not wanted are not read: what lies there does not matter.

@@ -214,34 +214,41 @@ void group_sums(const float* x, i64 blocks, float* sums) {
   }
 }
 
-// x . w for a row w of blocks; `sums` are x's group_sums.
-template <class Block>
-HWY_INLINE float dot_blocks(const Block* w, i64 blocks, const float* x, const float* sums) {
+// y_r = x . w_r for R rows w of blocks; `sums` are x's group_sums, `later` the rows that will be read after them. The
+// order of a sum does not depend on R.
+template <int R, class Block>
+HWY_INLINE void dot_blocks(const Block* const* w, const Block* const* later, i64 blocks, const float* x,
+                           const float* sums, float* y) {
   using U = Unpacked<Block>;
-  constexpr i64 ahead = 4096, line = 64;
+  constexpr i64 size = static_cast<i64>(sizeof(Block)), line = 64, together = std::max<i64>(line / size, 1);
   const BlockLanes d;
   const hn::CappedTag<float, std::min<i64>(U::groups, 8)> few;
   const i64 lanes = static_cast<i64>(hn::Lanes(d));
-  auto even = hn::Zero(d), odd = hn::Zero(d);
-  auto bases = hn::Zero(few);
+  hn::Vec<BlockLanes> even[R], odd[R];
+  hn::Vec<decltype(few)> bases[R];
+  for (int r = 0; r < R; ++r) even[r] = hn::Zero(d), odd[r] = hn::Zero(d), bases[r] = hn::Zero(few);
   U u;
   for (i64 b = 0; b < blocks; ++b, x += U::size) {
-    for (i64 byte = 0; byte < static_cast<i64>(sizeof(Block)); byte += line)
-      hwy::Prefetch(reinterpret_cast<const u8*>(w + b) + ahead + byte);
-    unpack(w[b], u);
-    for (i64 g = 0; g < U::groups; ++g) {
-      const i64 begin = g * U::group_size;
-      auto sum = hn::Mul(integers(d, u.q + begin), hn::LoadU(d, x + begin));
-      for (i64 i = begin + lanes; i < begin + U::group_size; i += lanes)
-        sum = hn::MulAdd(integers(d, u.q + i), hn::LoadU(d, x + i), sum);
-      auto& total = (U::groups == 1 ? b : g) % 2 ? odd : even;
-      total = hn::MulAdd(hn::Set(d, u.scale[g]), sum, total);
+    if (b % together == 0)
+      for (int r = 0; r < R; ++r)
+        for (i64 byte = 0; byte < size; byte += line) hwy::Prefetch(reinterpret_cast<const u8*>(later[r] + b) + byte);
+    for (int r = 0; r < R; ++r) {
+      unpack(w[r][b], u);
+      for (i64 g = 0; g < U::groups; ++g) {
+        const i64 begin = g * U::group_size;
+        auto sum = hn::Mul(integers(d, u.q + begin), hn::LoadU(d, x + begin));
+        for (i64 i = begin + lanes; i < begin + U::group_size; i += lanes)
+          sum = hn::MulAdd(integers(d, u.q + i), hn::LoadU(d, x + i), sum);
+        auto& total = (U::groups == 1 ? b : g) % 2 ? odd[r] : even[r];
+        total = hn::MulAdd(hn::Set(d, u.scale[g]), sum, total);
+      }
+      if constexpr (U::has_bases)
+        for (i64 g = 0; g < U::groups; g += static_cast<i64>(hn::Lanes(few)))
+          bases[r] = hn::MulAdd(hn::Load(few, u.base + g), hn::LoadU(few, sums + b * U::groups + g), bases[r]);
     }
-    if constexpr (U::has_bases)
-      for (i64 g = 0; g < U::groups; g += static_cast<i64>(hn::Lanes(few)))
-        bases = hn::MulAdd(hn::Load(few, u.base + g), hn::LoadU(few, sums + b * U::groups + g), bases);
   }
-  return hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd))) + hn::GetLane(hn::SumOfLanes(few, bases));
+  for (int r = 0; r < R; ++r)
+    y[r] = hn::GetLane(hn::SumOfLanes(d, hn::Add(even[r], odd[r]))) + hn::GetLane(hn::SumOfLanes(few, bases[r]));
 }
 
 #else
@@ -253,15 +260,16 @@ void blocks_to_float(const Block* b, i64 blocks, float* y) {
 }
 template <class Block>
 void group_sums(const float*, i64, float*) {}
-template <class Block>
-float dot_blocks(const Block* w, i64 blocks, const float* x, const float*) {
+template <int R, class Block>
+void dot_blocks(const Block* const* w, const Block* const*, i64 blocks, const float* x, const float*, float* y) {
   std::array<float, static_cast<size_t>(block_size(Block::dtype))> values;
-  float sum = 0;
-  for (i64 b = 0; b < blocks; ++b) {
-    blocks_to_float(w + b, 1, values.data());
-    for (const float value : values) sum += value * *x++;
+  for (int r = 0; r < R; ++r) {
+    y[r] = 0;
+    for (i64 b = 0; b < blocks; ++b) {
+      blocks_to_float(w[r] + b, 1, values.data());
+      for (size_t i = 0; i < values.size(); ++i) y[r] += values[i] * x[static_cast<size_t>(b) * values.size() + i];
+    }
   }
-  return sum;
 }
 
 #endif

@@ -6,148 +6,185 @@
 
 #include "base/threads.h"
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/few_rows.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/cpu/sparse_matmul.cpp"
-#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>  // must come before highway.h
 #include <hwy/highway.h>
 
-#include "ops/cpu/blocks-inl.h"
-#include "ops/cpu/convert-inl.h"
+#include "ops/cpu/dot-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sparsam::cpu::HWY_NAMESPACE {
 
-// x . w for a row w; `next` is the row that will be read after it, which need not lie behind it.
-template <class Element>
-HWY_INLINE float dot_row(const float* x, const Element* w, const Element* next, i64 cols) {
+// The columns in which a row of `values` (N, F) has something other than 0, ascending; returns how many. `live` has
+// room for a vector more.
+i64 live_columns(In<float, 2> values, i32* live) {
   const hn::ScalableTag<float> d;
-  const i64 lanes = static_cast<i64>(hn::Lanes(d));
-  constexpr i64 ahead = 2048 / static_cast<i64>(sizeof(Element)), line = 64 / static_cast<i64>(sizeof(Element));
-  auto a = hn::Zero(d), b = a, c = a, e = a;
-  i64 i = 0;
-  for (; i + 4 * lanes <= cols; i += 4 * lanes) {
-    const Element* later = i + ahead < cols ? w + i + ahead : next + (i + ahead - cols);
-    for (i64 p = 0; p < 4 * lanes; p += line) hwy::Prefetch(later + p);
-    a = hn::MulAdd(load(d, w + i), hn::LoadU(d, x + i), a);
-    b = hn::MulAdd(load(d, w + i + lanes), hn::LoadU(d, x + i + lanes), b);
-    c = hn::MulAdd(load(d, w + i + 2 * lanes), hn::LoadU(d, x + i + 2 * lanes), c);
-    e = hn::MulAdd(load(d, w + i + 3 * lanes), hn::LoadU(d, x + i + 3 * lanes), e);
+  const hn::RebindToSigned<decltype(d)> di;
+  const i64 N = values.shape(0), F = values.shape(1), lanes = static_cast<i64>(hn::Lanes(d));
+  i64 count = 0, i = 0;
+  for (; i + lanes <= F; i += lanes) {
+    auto any = hn::Ne(hn::LoadU(d, values.data() + i), hn::Zero(d));
+    for (i64 n = 1; n < N; ++n) any = hn::Or(any, hn::Ne(hn::LoadU(d, values.data() + n * F + i), hn::Zero(d)));
+    count += static_cast<i64>(
+        hn::CompressStore(hn::Iota(di, static_cast<i32>(i)), hn::RebindMask(di, any), di, live + count));
   }
-  for (; i + lanes <= cols; i += lanes) a = hn::MulAdd(load(d, w + i), hn::LoadU(d, x + i), a);
-  float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(a, b), hn::Add(c, e))));
-  for (; i < cols; ++i) sum += x[i] * load_one(w + i);
-  return sum;
+  for (; i < F; ++i) {
+    bool any = false;
+    for (i64 n = 0; n < N; ++n) any |= values(n, i) != 0;
+    live[count] = static_cast<i32>(i);
+    count += any;
+  }
+  return count;
 }
 
-// Rows live[begin, end) of the weight; y is zero where nothing is selected. `sums` as dot_blocks() wants them, (N,
-// ...).
-void selected_rows(const SelectedMatmul& op, const i32* live, i64 begin, i64 end, float* sums) {
-  const i64 cols = op.w.cols, N = op.x.shape(0);
-  const auto store_all = [&](i64 row, auto&& dot) HWY_ATTR {
-    for (i64 n = 0; n < N; ++n)
-      if (op.s(n, row) != 0) op.y(n, row) = dot(n) + (op.bias.empty() ? 0.0f : op.bias[row]);
-  };
-  if (is_quantised(op.w.dtype))
-    return with_block(op.w.dtype, [&]<class Block>(Block) HWY_ATTR {
-      const i64 blocks = cols / block_size(Block::dtype);
-      for (i64 n = 0; n < N; ++n) group_sums<Block>(op.x[n].data(), blocks, sums + n * cols);
-      for (i64 i = begin; i < end; ++i)
-        store_all(live[i], [&](i64 n) HWY_ATTR {
-          return dot_blocks(reinterpret_cast<const Block*>(op.w.row(live[i])), blocks, op.x[n].data(), sums + n * cols);
-        });
-    });
-  with_elements(op.w.bytes.data(), op.w.dtype, [&](const auto* w) HWY_ATTR {
-    for (i64 i = begin; i < end; ++i) {
-      const auto* row = w + live[i] * cols;
-      const auto* next = w + live[std::min(i + 1, end - 1)] * cols;
-      store_all(live[i], [&](i64 n) HWY_ATTR { return dot_row(op.x[n].data(), row, next, cols); });
-    }
-  });
+// Rows live[begin, end) of the weight for up to `few` rows of x. `scratch` holds a row of the weight.
+void selected_rows(const SelectedMatmul& op, const i32* live, i64 begin, i64 end, float* scratch) {
+  dot_weight_rows(op.x, op.w, op.bias, op.y, begin, end, scratch, [live](i64 i) { return i64{live[i]}; });
 }
 
-// y += f_0 rows_0 + ... + f_3 rows_3 over [0, n), while the rows of the next four come nearer.
-template <class Element>
-HWY_INLINE void add_four(const Element* const* rows, const Element* const* later, const float* f, i64 n, float* y) {
+// y_n += sum_r f_nr row_r over [0, cols) for R rows and N vectors y_n of length `stride`, row after row, while those of
+// `later` come nearer.
+template <int R, class Element>
+HWY_INLINE void add_together(const Element* const* rows, const Element* const* later, const float* f, i64 N, i64 cols,
+                             float* y, i64 stride) {
   const hn::ScalableTag<float> d;
   const i64 lanes = static_cast<i64>(hn::Lanes(d));
   constexpr i64 line = 64 / static_cast<i64>(sizeof(Element));
-  const auto f0 = hn::Set(d, f[0]), f1 = hn::Set(d, f[1]), f2 = hn::Set(d, f[2]), f3 = hn::Set(d, f[3]);
   i64 j = 0;
-  for (; j + lanes <= n; j += lanes) {
+  for (; j + lanes <= cols; j += lanes) {
     if (j % line == 0)
-      for (int r = 0; r < 4; ++r) hwy::Prefetch(later[r] + j);
-    auto sum = hn::MulAdd(f0, load(d, rows[0] + j), hn::LoadU(d, y + j));
-    sum = hn::MulAdd(f1, load(d, rows[1] + j), sum);
-    sum = hn::MulAdd(f2, load(d, rows[2] + j), sum);
-    hn::StoreU(hn::MulAdd(f3, load(d, rows[3] + j), sum), d, y + j);
-  }
-  for (; j < n; ++j)
-    for (int r = 0; r < 4; ++r) y[j] += f[r] * load_one(rows[r] + j);
-}
-
-template <class Element>
-void add_rows(const SkippingMatmul& op, const Element* t, const i32* live, i64 count, i64 begin, i64 end) {
-  const i64 cols = op.t.cols, N = op.x.shape(0);
-  const auto row = [&](i64 i) { return t + live[std::min(i, count - 1)] * cols + begin; };
-  for (i64 i = 0; i < count; i += 4) {
-    const Element* rows[4] = {row(i), row(i + 1), row(i + 2), row(i + 3)};
-    const Element* later[4] = {row(i + 4), row(i + 5), row(i + 6), row(i + 7)};
+      for (int r = 0; r < R; ++r) hwy::Prefetch(later[r] + j);
+    hn::Vec<decltype(d)> values[R];
+    for (int r = 0; r < R; ++r) values[r] = load(d, rows[r] + j);
     for (i64 n = 0; n < N; ++n) {
-      float f[4];
-      for (i64 r = 0; r < 4; ++r) f[r] = i + r < count ? op.x(n, live[i + r]) : 0.0f;
-      add_four(rows, later, f, end - begin, op.y[n].data() + begin);
+      auto sum = hn::LoadU(d, y + n * stride + j);
+      for (int r = 0; r < R; ++r) sum = hn::MulAdd(hn::Set(d, f[n * R + r]), values[r], sum);
+      hn::StoreU(sum, d, y + n * stride + j);
     }
   }
+  for (; j < cols; ++j)
+    for (i64 n = 0; n < N; ++n)
+      for (int r = 0; r < R; ++r) y[n * stride + j] += f[n * R + r] * load_one(rows[r] + j);
 }
 
 #if HWY_TARGET != HWY_SCALAR
-// y += factor w for a part of a row of blocks.
-template <class Block>
-HWY_INLINE void add_blocks(const Block* w, const Block* later, i64 blocks, float factor, float* y) {
+// scales_r = f_r d_r for the blocks `b` of R rows, of formats that have one scale.
+template <int R, class Block>
+HWY_INLINE void scale_together(const Block* const* rows, i64 b, const float* f, float* scales) {
+  const hn::CappedTag<float, R> d;
+  const hn::Rebind<hwy::float16_t, decltype(d)> d16;
+  alignas(16) u16 bits[8];
+  for (int r = 0; r < R; ++r) bits[r] = rows[r][b].d.bits();
+  for (i64 r = 0; r < R; r += static_cast<i64>(hn::Lanes(d)))
+    hn::StoreU(hn::Mul(hn::LoadU(d, f + r),
+                       hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(bits + r)))),
+               d, scales + r);
+}
+
+template <int R, class Block>
+HWY_INLINE void add_blocks_together(const Block* const* rows, const Block* const* later, const float* f, i64 N,
+                                    i64 cols, float* y, i64 stride) {
   using U = Unpacked<Block>;
   const BlockLanes d;
-  U u;
-  for (i64 b = 0; b < blocks; ++b, y += U::size) {
-    for (i64 byte = 0; byte < static_cast<i64>(sizeof(Block)); byte += 64)
-      hwy::Prefetch(reinterpret_cast<const u8*>(later + b) + byte);
-    unpack(w[b], u);
-    for (i64 g = 0; g < U::groups; ++g) {
-      const auto scale = hn::Set(d, factor * u.scale[g]);
-      for (i64 i = g * U::group_size; i < (g + 1) * U::group_size; i += static_cast<i64>(hn::Lanes(d))) {
-        auto sum = hn::MulAdd(scale, integers(d, u.q + i), hn::LoadU(d, y + i));
-        if constexpr (U::has_bases) sum = hn::Add(sum, hn::Set(d, factor * u.base[g]));
-        hn::StoreU(sum, d, y + i);
+  constexpr i64 size = static_cast<i64>(sizeof(Block)), together = std::max<i64>(64 / size, 1);
+  constexpr bool plain = U::groups == 1 && !U::has_bases;
+  U u[R];
+  alignas(64) float scales[R];
+  for (i64 b = 0; b < cols / U::size; ++b, y += U::size) {
+    if (b % together == 0)
+      for (int r = 0; r < R; ++r)
+        for (i64 byte = 0; byte < size; byte += 64) hwy::Prefetch(reinterpret_cast<const u8*>(later[r] + b) + byte);
+    for (int r = 0; r < R; ++r) unpack(rows[r][b], u[r]);
+    for (i64 n = 0; n < N; ++n) {
+      if constexpr (plain) scale_together<R>(rows, b, f + n * R, scales);
+      for (i64 g = 0; g < U::groups; ++g) {
+        if constexpr (!plain)
+          for (int r = 0; r < R; ++r) scales[r] = f[n * R + r] * u[r].scale[g];
+        for (i64 i = g * U::group_size; i < (g + 1) * U::group_size; i += static_cast<i64>(hn::Lanes(d))) {
+          auto sum = hn::LoadU(d, y + n * stride + i);
+          for (int r = 0; r < R; ++r) {
+            sum = hn::MulAdd(hn::Set(d, scales[r]), integers(d, u[r].q + i), sum);
+            if constexpr (U::has_bases) sum = hn::Add(sum, hn::Set(d, f[n * R + r] * u[r].base[g]));
+          }
+          hn::StoreU(sum, d, y + n * stride + i);
+        }
       }
     }
   }
 }
 #else
-template <class Block>
-void add_blocks(const Block* w, const Block*, i64 blocks, float factor, float* y) {
+template <int R, class Block>
+void add_blocks_together(const Block* const* rows, const Block* const*, const float* f, i64 N, i64 cols, float* y,
+                         i64 stride) {
   std::array<float, static_cast<size_t>(block_size(Block::dtype))> values;
-  for (i64 b = 0; b < blocks; ++b) {
-    blocks_to_float(w + b, 1, values.data());
-    for (const float value : values) *y++ += factor * value;
-  }
+  for (int r = 0; r < R; ++r)
+    for (i64 j = 0; j < cols; j += block_size(Block::dtype)) {
+      blocks_to_float(rows[r] + j / block_size(Block::dtype), 1, values.data());
+      for (i64 n = 0; n < N; ++n)
+        for (size_t i = 0; i < values.size(); ++i) y[n * stride + j + static_cast<i64>(i)] += f[n * R + r] * values[i];
+    }
 }
 #endif
 
-// Columns [begin, end) of y, which holds the bias: whole blocks of a quantised weight.
+// Formats of few instructions an element, of which several rows at once are worth their code.
+template <class Element>
+constexpr bool is_read_together = true;
+template <class Block>
+requires requires { Block::dtype; }
+constexpr bool is_read_together<Block> = block_size(Block::dtype) == 32;
+
+// The live rows of a weight as a list of parts of them, R at a time.
+template <class Element>
+struct LiveRows {
+  const Element* t;  // the part of row 0
+  i64 distance;      // of rows
+  const i32* live;
+  i64 count;
+  const SkippingMatmul& op;
+  i64 begin, cols;  // of y
+
+  const Element* part(i64 i) const { return t + live[std::min(i, count - 1)] * distance; }
+
+  // Adds rows from `i` on while there are R; returns where it ended.
+  template <int R>
+  HWY_ATTR i64 add(i64 i) const {
+    const i64 N = op.x.shape(0), stride = op.y.shape(1);
+    float f[few * R];
+    const Element *rows[R], *later[R];
+    for (; i + R <= count; i += R) {
+      for (int r = 0; r < R; ++r) {
+        rows[r] = part(i + r), later[r] = part(i + R + r);
+        for (i64 n = 0; n < N; ++n) f[n * R + r] = op.x(n, live[i + r]);
+      }
+      if constexpr (requires { Element::dtype; })
+        add_blocks_together<R>(rows, later, f, N, cols, op.y.data() + begin, stride);
+      else
+        add_together<R>(rows, later, f, N, cols, op.y.data() + begin, stride);
+    }
+    return i;
+  }
+};
+
+// Columns [begin, end) of y, which holds the bias: whole blocks of a quantised weight. Rows are added in their order,
+// one after the other: zeros left out or not, the bits are the same.
 void add_live_rows(const SkippingMatmul& op, const i32* live, i64 count, i64 begin, i64 end) {
+  const i64 cols = op.t.cols;
+  const auto add_all = [&]<class Element>(const LiveRows<Element>& rows) HWY_ATTR {
+    i64 done = 0;
+    if constexpr (is_read_together<Element>) done = rows.template add<8>(0);
+    rows.template add<1>(done);
+  };
   if (!is_quantised(op.t.dtype))
-    return with_elements(op.t.bytes.data(), op.t.dtype,
-                         [&](const auto* t) HWY_ATTR { add_rows(op, t, live, count, begin, end); });
+    return with_elements(op.t.bytes.data(), op.t.dtype, [&]<class Element>(const Element* t) HWY_ATTR {
+      add_all(LiveRows<Element>{t + begin, cols, live, count, op, begin, end - begin});
+    });
   with_block(op.t.dtype, [&]<class Block>(Block) HWY_ATTR {
     constexpr i64 size = block_size(Block::dtype);
-    const auto part = [&](i64 i) {
-      return reinterpret_cast<const Block*>(op.t.row(live[std::min(i, count - 1)])) + begin / size;
-    };
-    for (i64 i = 0; i < count; ++i)
-      for (i64 n = 0; n < op.x.shape(0); ++n)
-        if (const float f = op.x(n, live[i]); f != 0)
-          add_blocks(part(i), part(i + 2), (end - begin) / size, f, op.y[n].data() + begin);
+    const auto* t = reinterpret_cast<const Block*>(op.t.bytes.data());
+    add_all(LiveRows<Block>{t + begin / size, cols / size, live, count, op, begin, end - begin});
   });
 }
 
@@ -156,58 +193,47 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace sparsam::cpu {
+HWY_EXPORT(live_columns);
 HWY_EXPORT(selected_rows);
 HWY_EXPORT(add_live_rows);
 
 namespace {
 
-// The columns in which a row of `values` (N, F) has something other than 0, ascending.
-View<i32, 1> live_columns(In<float, 2> values, Arena& arena) {
-  const i64 N = values.shape(0), F = values.shape(1);
-  const auto live = arena.allocate<i32>(F);
-  i64 count = 0;
-  for (i64 i = 0; i < F; ++i) {
-    bool any = false;
-    for (i64 n = 0; n < N; ++n) any |= values(n, i) != 0;
-    live[count] = static_cast<i32>(i);
-    count += any;
-  }
-  return live.slice(0, count);
+View<i32, 1> live_columns_of(In<float, 2> values, Arena& arena) {
+  constexpr i64 widest = 64;  // lanes of a vector
+  const auto live = arena.allocate<i32>(values.shape(1) + widest);
+  return live.slice(0, HWY_DYNAMIC_DISPATCH(live_columns)(values, live.data()));
 }
 
-// Beyond this fraction all rows in their order come faster than those that count (bench --sparse: 0.40 gains 20 %, 0.55
-// loses 1 %). Fixed, so that what is computed does not hang on a stopwatch.
-constexpr double crossover = 0.5;
+bool is_above(float crossover, i64 live, i64 rows) {
+  return static_cast<float>(live) > crossover * static_cast<float>(rows);
+}
 
-bool is_dense(i64 live, i64 rows) { return static_cast<double>(live) > crossover * static_cast<double>(rows); }
+void zero_unselected(const SelectedMatmul& op) {
+  for (i64 i = 0; i < op.y.size(); ++i)
+    if (op.s.data()[i] == 0) op.y.data()[i] = 0;
+}
 
-}  // namespace
-
-void run(const SelectedMatmul& op, Workspace& workspace) {
+void select_few(const SelectedMatmul& op, Workspace& workspace) {
   const Arena::Mark mark = workspace.arena.mark();
-  const auto live = live_columns(op.s, workspace.arena);
-  if (is_dense(live.shape(0), op.w.rows)) {
+  const auto live = live_columns_of(op.s, workspace.arena);
+  if (is_above(op.crossover, live.shape(0), op.w.rows)) {
     run(Matmul{.y = op.y, .x = op.x, .w = op.w, .bias = op.bias, .compute = Compute::f32}, workspace);
-    for (i64 i = 0; i < op.y.size(); ++i)
-      if (op.s.data()[i] == 0) op.y.data()[i] = 0;
+    zero_unselected(op);
     return workspace.arena.release(mark);
   }
-  const i64 cols = op.w.cols;
-  const auto sums = workspace.arena.allocate<float>(threads(), is_quantised(op.w.dtype) ? op.x.size() : 0);
+  const auto scratch = workspace.arena.allocate<float>(threads(), is_quantised(op.w.dtype) ? op.w.cols : 0);
   std::fill(op.y.begin(), op.y.end(), 0.0f);
   const auto kernel = HWY_DYNAMIC_DISPATCH(selected_rows);
-  parallel_ranges(live.shape(0), std::max<i64>(1, 16384 / cols),
-                  [&](int thread, i64 begin, i64 end) { kernel(op, live.data(), begin, end, sums[thread].data()); });
+  parallel_ranges(live.shape(0), std::max<i64>(1, 16384 / op.w.cols),
+                  [&](int thread, i64 begin, i64 end) { kernel(op, live.data(), begin, end, scratch[thread].data()); });
+  if (op.x.shape(0) > 1) zero_unselected(op);
   workspace.arena.release(mark);
 }
 
-void run(const SkippingMatmul& op, Workspace& workspace) {
+void skip_few(const SkippingMatmul& op, Workspace& workspace) {
   const Arena::Mark mark = workspace.arena.mark();
-  const auto live = live_columns(op.x, workspace.arena);
-  if (!op.w.empty() && is_dense(live.shape(0), op.t.rows)) {
-    workspace.arena.release(mark);
-    return run(Matmul{.y = op.y, .x = op.x, .w = op.w, .bias = op.bias, .compute = Compute::f32}, workspace);
-  }
+  const auto live = live_columns_of(op.x, workspace.arena);
   const i64 cols = op.t.cols, N = op.x.shape(0);
   const auto kernel = HWY_DYNAMIC_DISPATCH(add_live_rows);
   // Each thread has columns of its own: nothing is added up between threads.
@@ -218,6 +244,28 @@ void run(const SkippingMatmul& op, Workspace& workspace) {
     if (live.shape(0) > 0) kernel(op, live.data(), live.shape(0), begin, end);
   });
   workspace.arena.release(mark);
+}
+
+}  // namespace
+
+void run(const SelectedMatmul& op, Workspace& workspace) {
+  for (i64 n = 0; n < op.x.shape(0); n += few) {
+    const i64 rows = std::min(few, op.x.shape(0) - n);
+    select_few({.y = op.y.slice(n, rows),
+                .x = op.x.slice(n, rows),
+                .w = op.w,
+                .bias = op.bias,
+                .s = op.s.slice(n, rows),
+                .crossover = op.crossover},
+               workspace);
+  }
+}
+
+void run(const SkippingMatmul& op, Workspace& workspace) {
+  for (i64 n = 0; n < op.x.shape(0); n += few) {
+    const i64 rows = std::min(few, op.x.shape(0) - n);
+    skip_few({.y = op.y.slice(n, rows), .x = op.x.slice(n, rows), .t = op.t, .bias = op.bias}, workspace);
+  }
 }
 
 }  // namespace sparsam::cpu

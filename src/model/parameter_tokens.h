@@ -1,0 +1,27 @@
+// Projections, and the parameter tokens that may stand in place of a matrix or of a whole MLP:
+//   a = x K^T   s = Theta(a)   y = s V        (ops/token_scores.h; V lies transposed, as the weight of a Linear does)
+#pragma once
+
+#include "model/execution.h"
+
+namespace sparsam {
+
+struct TokenActivations {
+  Out<float, 2> a;     // (N, P)
+  Out<float, 1> norm;  // (N)
+};
+
+Out<float, 2> tokens_forward(const Execution& e, const ParameterTokens& tokens, const TokenParams<Matrix>& w,
+                             In<float, 2> x, TokenActivations& kept);
+void tokens_backward(const Execution& e, const ParameterTokens& tokens, const TokenParams<Matrix>& w,
+                     const TokenParams<Out<float, 2>>& dw, const TokenActivations& kept, In<float, 2> x,
+                     In<float, 2> dy, Sum<float, 2> dx);
+
+// Parameter tokens, or without them a matrix, of which nothing is kept.
+Out<float, 2> projection_forward(const Execution& e, const ParameterTokens& tokens, const ProjectionParams<Matrix>& w,
+                                 In<float, 2> x, TokenActivations& kept);
+void projection_backward(const Execution& e, const ParameterTokens& tokens, const ProjectionParams<Matrix>& w,
+                         const ProjectionParams<Out<float, 2>>& dw, const TokenActivations& kept, In<float, 2> x,
+                         In<float, 2> dy, Sum<float, 2> dx);
+
+}  // namespace sparsam

@@ -1,0 +1,64 @@
+// What layers need to leave neurons and small inputs out, and not to read the weights that belong to them: made once
+// from a model's weights.
+#pragma once
+
+#include <array>
+
+#include "model/execution.h"
+
+namespace sparsam {
+
+struct SparseLayer {
+  Truncation truncation;
+  In<float, 1> norms;  // (F)  |Wdown[:, i]|, for Truncation::Measure::output
+  InputThresholds inputs;
+  i64 dense_positions = 0;
+  // For few rows: transposed weights (in, out), in which what each input adds lies together. Empty: not wanted.
+  Matrix q, k, v, o, gate, up, down;
+  bool selects_up = false;  // few rows: the gate decides which rows of up are read
+  // The fractions of those rows from which on all are read in their order, for one row of x and for several.
+  std::array<float, 2> up_crossover{1, 1};
+};
+
+// Whether the activation function gives exact zeros, so that neurons can be skipped without loss.
+bool gives_zeros(Function function);
+// Whether so few rows are worth skipping anything: of more, nearly all is wanted by one.
+constexpr bool are_few(i64 rows) { return rows <= 8; }
+
+// For weights of one shape and number format, as up projections: for one row of x and for several.
+struct Crossover {
+  DType dtype;
+  i64 rows, cols;
+  std::array<float, 2> fractions;
+};
+
+class SparseLayers {
+ public:
+  SparseLayers() = default;
+  // With `skip`, also transposed copies of what has zeros to skip: down where neurons are left out (a third of a gated
+  // MLP's weights), and every matrix whose input has a threshold. A quantised one is quantised anew along its rows, in
+  // the same format where they are whole blocks, else in bf16.
+  SparseLayers(const Model& model, bool skip);
+  // Measures each layer's up_crossover on this machine (model/crossover.h). What is computed does not hang on it.
+  void find_crossovers(const Model& model, Backend& backend);
+
+  const SparseLayer* of(size_t layer) const { return layers_.empty() ? nullptr : &layers_[layer]; }
+  i64 bytes() const;
+  const std::vector<Crossover>& crossovers() const { return crossovers_; }
+
+ private:
+  std::vector<Buffer> buffers_;
+  std::vector<SparseLayer> layers_;  // (L) or empty
+  std::vector<Crossover> crossovers_;
+};
+
+// Leaves small inputs out in place: x_j = 0 where |x_j| < threshold, but for rows of the first positions.
+void leave_out_small(const Execution& e, Out<float, 2> x, float threshold, i64 dense_positions);
+// linear_forward(), skipping zeros of x where there is a transposed weight and rows are few.
+Out<float, 2> sparse_forward(const Execution& e, const LinearParams<Matrix>& w, const Matrix& transposed,
+                             In<float, 2> x);
+
+// Lengths of the columns of a matrix, (C, F) -> (F), summed in double precision.
+void column_norms(const Matrix& matrix, Out<float, 1> norms);
+
+}  // namespace sparsam
