@@ -32,11 +32,11 @@ std::vector<std::string> architectures() {
 // Keys and values of every layer for `capacity` positions, in f32.
 struct Caches {
   std::vector<Buffer> buffers;
-  std::vector<LayerCache> layers;
+  std::vector<MixerCache> layers;
 
   Caches(const Config& config, i64 capacity) {
     for (const Layer& layer : config.layers) {
-      LayerCache& cache = layers.emplace_back();
+      LayerCache& cache = layers.emplace_back().attention;
       const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer);
       for (MutableMatrix* m : {&cache.keys, &cache.values}) {
         const i64 rows = a->kv_heads * capacity;
