@@ -1,6 +1,7 @@
 // sparsam train
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstdio>
 #include <memory>
 
@@ -49,6 +50,11 @@ std::function<void(S&)> add_fields(CLI::App& app, const char* group) {
   };
 }
 
+std::string activity_text(const std::vector<LayerActivity>& layers) {
+  return fmt::format("{:.1f} % active, {:.1f} % dead", 100 * mean_over(layers, &LayerActivity::activation_ratio),
+                     100 * mean_over(layers, &LayerActivity::dead_neurons));
+}
+
 // What is reported while the run goes.
 class Reporter {
  public:
@@ -61,8 +67,8 @@ class Reporter {
     e.on_start = [this](const RunInfo& info) { start(info); };
     e.on_step = [this](const StepMetrics& metrics) { step(metrics); };
     e.on_evaluation = [this](i64 step, const Evaluation& evaluation) {
-      line("step {}: held-out loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte", step, evaluation.loss,
-           evaluation.perplexity(), evaluation.bits_per_byte());
+      line("step {}: held-out loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte; {}", step, evaluation.loss,
+           evaluation.perplexity(), evaluation.bits_per_byte(), activity_text(evaluation.activity));
     };
     e.on_checkpoint = [this](const fs::path& path) { line("saved {}", path.string()); };
     e.stop = [] { return interrupted(); };
@@ -92,7 +98,8 @@ class Reporter {
     const double speed = static_cast<double>(metrics.step_tokens) / metrics.seconds;
     speed_ = speed_ == 0 ? speed : 0.9 * speed_ + 0.1 * speed;
     std::string text =
-        fmt::format("step {}  loss {:.3f}  {} tokens/s", metrics.step, metrics.loss, format_count(speed_));
+        fmt::format("step {}  loss {:.3f}  {:.1f} % active  {} tokens/s", metrics.step, metrics.loss,
+                    100 * mean_over(metrics.activity, &LayerActivity::activation_ratio), format_count(speed_));
     if (info_.peak_flops > 0)
       text += fmt::format("  {:.0f} % of peak", 100 * speed_ * info_.flops_per_token / info_.peak_flops);
     const double done = static_cast<double>(metrics.step - info_.first_step);
@@ -111,9 +118,11 @@ void print_result(const RunResult& r, const fs::path& out) {
   fmt::print("steps             {} ({} tokens, {})\n", r.step, format_count(static_cast<double>(r.tokens)),
              format_duration(r.seconds));
   fmt::print("training loss     {:.4f}\n", r.loss);
+  if (r.initial_loss != 0)
+    fmt::print("held-out at first loss {:.4f}, perplexity {:.2f}\n", r.initial_loss, std::exp(r.initial_loss));
   if (r.evaluation)
-    fmt::print("held-out          loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte\n", r.evaluation->loss,
-               r.evaluation->perplexity(), r.evaluation->bits_per_byte());
+    fmt::print("held-out          loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte; {}\n", r.evaluation->loss,
+               r.evaluation->perplexity(), r.evaluation->bits_per_byte(), activity_text(r.evaluation->activity));
   if (r.tokens_per_second > 0)
     fmt::print("speed             {} tokens/s, {:.1f} % of the matrix-product peak\n",
                format_count(r.tokens_per_second), 100 * r.fraction_of_peak);
@@ -139,10 +148,28 @@ struct TrainFlags {
   std::string out;
   bool resume = false, overwrite = false;
   CLI::Option *seed = nullptr, *threads = nullptr, *vocab = nullptr;
+  CLI::Option *activation = nullptr, *activation_threshold = nullptr, *activate_up = nullptr;
 
   void apply(RunOptions& options, const Common& common) const {
     sources(options.sources), architecture(options.architecture), recipe(options.recipe), upkeep(options.upkeep);
     if (seed->count() > 0) options.recipe.seed = static_cast<i64>(common.seed);
+  }
+  // What the flags make of the activation of --from, as LoadOptions names it; empty: they do not change it.
+  std::string substitution(const Architecture& given) const {
+    const bool threshold = activation_threshold->count() > 0, up = activate_up->count() > 0 && given.activate_up;
+    if (activation->count() == 0) {
+      if (threshold || up)
+        fail_usage("train: --from with {} needs --activation {}",
+                   threshold ? "--activation-threshold" : "--activate-up", threshold ? "fatrelu" : "relu");
+      return {};
+    }
+    if (up && given.activation != Function::relu)
+      fail_usage("train: --from with --activate-up needs --activation relu, was given {}", name_of(given.activation));
+    if (threshold != (given.activation == Function::fatrelu))
+      fail_usage("train: --activation {} {} --activation-threshold", name_of(given.activation),
+                 threshold ? "has no" : "needs its");
+    if (up) return "drelu";
+    return threshold ? fmt::format("fatrelu:{}", given.activation_threshold) : std::string(name_of(given.activation));
   }
 };
 
@@ -166,6 +193,11 @@ RunOptions options_of(const TrainFlags& flags, const Common& common) {
     fail_usage("train: give --tokens, --steps or --minutes: how long to train");
   Architecture unchanged = RunOptions().architecture, shape = unchanged;
   flags.architecture(shape);
+  if (!sources.from.empty()) {
+    options.activation = flags.substitution(shape);
+    shape.activation = unchanged.activation, shape.activation_threshold = unchanged.activation_threshold;
+    shape.activate_up = unchanged.activate_up;
+  }
   std::vector<std::string> changes;
   list_differences(shape, unchanged, changes);
   if (!sources.from.empty() && !changes.empty())
@@ -210,7 +242,9 @@ void add_train(CLI::App& program, Command& command) {
   flags->recipe = add_fields<Recipe>(*app, "Training");
   flags->upkeep = add_fields<Upkeep>(*app, "Evaluation and checkpoints");
   flags->architecture = add_fields<Architecture>(*app, "Shape of a new model (over the preset's)");
-  flags->vocab = app->get_option("--vocab");
+  flags->vocab = app->get_option("--vocab"), flags->activation = app->get_option("--activation");
+  flags->activation_threshold = app->get_option("--activation-threshold");
+  flags->activate_up = app->get_option("--activate-up");
   add_example(app,
               "sparsam train --preset mini --data text.txt --minutes 10 --out model\n"
               "  sparsam train --resume --out model");

@@ -130,7 +130,37 @@ TEST_F(TrainVerb, RefusesByExitCode) {
   ASSERT_EQ(train(tiny("out", {"--steps", "1"})), 0) << output("stderr");
   refused(tiny("out", {"--steps", "1"}), 2, "--overwrite");
   refused({"--resume", "--out", path("out"), "--lr", "0.5", "--no-gated"}, 2, "--lr 0.5");
-  refused({"--from", path("out"), "--dim", "32", "--steps", "1", "--out", path("other")}, 2, "--dim 32");
+  refused(tiny("other", {"--steps", "1", "--l1", "0@5,much"}), 2, "--l1: 'much'");
+  const auto refused_from = [&](std::vector<std::string> flags, const std::string& text) {
+    flags.insert(flags.end(), {"--from", path("out"), "--steps", "1", "--out", path("other")});
+    refused(flags, 2, text);
+  };
+  refused_from({"--dim", "32"}, "--dim 32");
+  refused_from({"--activation", "relu", "--dim", "32"}, "--dim 32");
+  refused_from({"--activation", "fatrelu"}, "--activation fatrelu needs its --activation-threshold");
+  refused_from({"--activation", "relu", "--activation-threshold", "0.1"}, "relu has no --activation-threshold");
+  refused_from({"--activation-threshold", "0.1"}, "needs --activation fatrelu");
+  refused_from({"--activate-up"}, "needs --activation relu");
+  refused_from({"--activate-up", "--activation", "silu"}, "needs --activation relu, was given silu");
+}
+
+TEST_F(TrainVerb, SubstitutesTheActivation) {
+  ASSERT_EQ(train(tiny("silu", {"--steps", "3"})), 0) << output("stderr");
+  const auto go_on = [&](const std::string& out, std::vector<std::string> flags) {
+    flags.insert(flags.end(), {"--from", path("silu"), "--data", path("text.txt"), "--steps", "2", "--out", path(out)});
+    EXPECT_EQ(train(flags), 0) << output("stderr");
+    EXPECT_THAT(output("stderr"), HasSubstr("step 0: held-out loss"));
+    EXPECT_THAT(output("stdout"), HasSubstr("held-out at first"));
+    return read_text(path(out) + "/config.json");
+  };
+  EXPECT_THAT(go_on("same", {}), HasSubstr("\"silu\""));
+  EXPECT_THAT(go_on("relu", {"--activation", "relu", "--l1", "0@1,1e-3@2"}), HasSubstr("\"relu\""));
+  EXPECT_THAT(go_on("drelu", {"--activation", "relu", "--activate-up"}), HasSubstr("\"activate_up\": true"));
+  EXPECT_THAT(go_on("fatrelu", {"--activation", "fatrelu", "--activation-threshold", "0.01"}),
+              HasSubstr("\"threshold\": 0.01"));
+  ASSERT_EQ(train({"--resume", "--out", path("relu"), "--activation", "relu"}), 0) << output("stderr");
+  EXPECT_EQ(train({"--resume", "--out", path("relu"), "--activation", "silu"}), 2);
+  EXPECT_THAT(output("stderr"), HasSubstr("--activation \"silu\" (the run has \"relu\")"));
 }
 
 }  // namespace

@@ -89,11 +89,13 @@ Json state_json(const RunState& s) {
           {"sources", fields_to_json(s.sources)},
           {"architecture", fields_to_json(s.architecture)},
           {"recipe", fields_to_json(s.recipe)},
+          {"activation", s.activation},
           {"data_hash", fmt::format("{:016x}", s.data_hash)},
           {"valid_hash", fmt::format("{:016x}", s.valid_hash)},
           {"threads", s.threads},
           {"seconds", s.seconds},
           {"loss", s.loss},
+          {"initial_loss", s.initial_loss},
           {"best_loss", s.best_loss},
           {"best_step", s.best_step},
           {"evaluated_step", s.evaluated_step}};
@@ -148,11 +150,13 @@ RunState read_state(const fs::path& checkpoint) {
   s.sources = fields_from_json<Sources>(fields.required<Json>("sources"), path + ": sources");
   s.architecture = fields_from_json<Architecture>(fields.required<Json>("architecture"), path + ": architecture");
   s.recipe = fields_from_json<Recipe>(fields.required<Json>("recipe"), path + ": recipe");
+  s.activation = fields.required<std::string>("activation");
   s.data_hash = hash_from_hex(fields.required<std::string>("data_hash"), path);
   s.valid_hash = hash_from_hex(fields.required<std::string>("valid_hash"), path);
   s.threads = fields.required<int>("threads");
   s.seconds = fields.required<double>("seconds");
   s.loss = fields.required<double>("loss");
+  s.initial_loss = fields.required<double>("initial_loss");
   s.best_loss = fields.required<double>("best_loss");
   s.best_step = fields.required<i64>("best_step");
   s.evaluated_step = fields.required<i64>("evaluated_step");

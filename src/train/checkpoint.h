@@ -17,11 +17,13 @@ struct RunState {
   Sources sources;
   Architecture architecture;
   Recipe recipe;
+  std::string activation;             // RunOptions::activation
   u64 data_hash = 0, valid_hash = 0;  // of the token files
   int threads = 0;
-  double seconds = 0;    // of training so far
-  double loss = 0;       // of the step
-  double best_loss = 0;  // held-out; 0: not evaluated yet
+  double seconds = 0;       // of training so far
+  double loss = 0;          // of the step
+  double initial_loss = 0;  // held-out, before the first step of training from a model; 0: not evaluated
+  double best_loss = 0;     // held-out; 0: not evaluated yet
   i64 best_step = 0;
   i64 evaluated_step = 0;  // the last one whose weights were evaluated
 };

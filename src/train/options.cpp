@@ -1,5 +1,7 @@
 #include "train/options.h"
 
+#include "train/l1_schedule.h"
+
 namespace sparsam {
 
 template <>
@@ -42,8 +44,9 @@ void validate(const RunOptions& options) {
   range("batch", r.batch, 0, 1e6), range("accumulate", r.accumulate, 1, 1e6), range("sequence", r.sequence, 0, 1e7);
   range("lr", r.lr, 0, 1e3), range("final-lr", r.final_lr, 0, 1);
   range("mup-base", r.mup_base, 0, 1 << 20);
-  range("warmup", r.warmup, -1, many), range("decay", r.decay, -1, many);
+  range("warmup", r.warmup, -1, many), range("wsd-decay", r.decay, -1, many);
   range("weight-decay", r.weight_decay, 0, 1e3), range("clip", r.clip, 0, 1e9), range("eps", r.eps, 1e-30, 1);
+  L1Schedule(r.l1);
   if (!(r.beta1 >= 0 && r.beta1 < 1)) fail_usage("--beta1 is {}, expected 0 to less than 1", r.beta1);
   if (!(r.beta2 >= 0 && r.beta2 < 1)) fail_usage("--beta2 is {}, expected 0 to less than 1", r.beta2);
   range("eval-every", u.eval_every, 0, many), range("eval-tokens", u.eval_tokens, 0, many);
@@ -54,6 +57,8 @@ void validate(const RunOptions& options) {
   if (options.out.empty()) fail_usage("train: give --out, the directory for the model");
   if (!options.sources.from.empty() && !options.sources.preset.empty())
     fail_usage("train: --from has a shape already; leave out --preset");
+  if (options.sources.from.empty() && !options.activation.empty())
+    fail_usage("train: an activation takes the place of that of --from, which is not given");
 }
 
 }  // namespace sparsam

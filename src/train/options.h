@@ -22,6 +22,7 @@ struct Recipe {
   i64 warmup = -1, decay = -1;
   double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, clip = 1;
   i64 mup_base = 0;
+  std::string l1 = "0";
   Compute precision = Compute::bf16;
   i64 seed = 0;
 
@@ -36,7 +37,7 @@ struct Recipe {
     f("lr", "peak learning rate", r.lr...);
     f("final-lr", "learning rate of the last step as a fraction of the peak", r.final_lr...);
     f("warmup", "steps of the linear warm-up (-1: a twentieth of the run, 1000 at most)", r.warmup...);
-    f("decay", "steps of wsd's decay (-1: a fifth of the run)", r.decay...);
+    f("wsd-decay", "steps of wsd's decay (-1: a fifth of the run)", r.decay...);
     f("weight-decay", "AdamW's decoupled weight decay, of matrices only", r.weight_decay...);
     f("beta1", "AdamW's average of gradients", r.beta1...);
     f("beta2", "AdamW's average of squared gradients", r.beta2...);
@@ -44,6 +45,10 @@ struct Recipe {
     f("clip", "largest norm of the gradient (0: any)", r.clip...);
     f("mup-base", "width for which --lr is given: models of other widths are scaled to learn alike (muP; 0: not)",
       r.mup_base...);
+    f("l1",
+      "weight of the L1 penalty on the MLPs' hidden activations: WEIGHT, or stages WEIGHT@STEP,... (or @PERCENT%) with "
+      "a sine ramp from one to the next",
+      r.l1...);
     f("precision", "factors of matrix products", r.precision...);
     f("seed", "of the weights and of the order of the data", r.seed...);
   }
@@ -87,6 +92,7 @@ struct RunOptions {
   Architecture architecture;
   Recipe recipe;
   Upkeep upkeep;
+  std::string activation = {};  // of the MLPs of sources.from from now on, as in LoadOptions; empty: unchanged
   fs::path out;
   bool overwrite = false;     // an earlier run in `out` is deleted
   fs::path token_files = {};  // where tokenised texts are kept; empty: `out`

@@ -7,6 +7,7 @@
 #include "base/threads.h"
 #include "train/data.h"
 #include "train/fields.h"
+#include "train/l1_schedule.h"
 #include "train/manifest.h"
 #include "train/metrics.h"
 #include "train/mup.h"
@@ -27,6 +28,13 @@ Schedule schedule_of(const Recipe& recipe, i64 steps) {
           .warmup = derived(recipe.warmup, std::clamp<i64>(steps / 20, 1, 1000)),
           .decay = derived(recipe.decay, steps / 5),
           .steps = steps};
+}
+
+void add_activity(Json& line, const std::vector<LayerActivity>& layers) {
+  line["activation_ratio"] = mean_over(layers, &LayerActivity::activation_ratio);
+  line["dead_neurons"] = mean_over(layers, &LayerActivity::dead_neurons);
+  line["layers"] = Json::array();
+  for (const LayerActivity& layer : layers) line["layers"].push_back(fields_to_json(layer));
 }
 
 template <class... A>
@@ -114,6 +122,7 @@ class Run {
     state_.sources = options_.sources;
     state_.architecture = options_.architecture;
     state_.recipe = options_.recipe;
+    state_.activation = options_.activation;
     state_.threads = threads();
     state_.data_hash = inputs_.train.hash();
     state_.valid_hash = inputs_.valid ? inputs_.valid->hash() : 0;
@@ -124,6 +133,7 @@ class Run {
 
   void begin() {
     state_.steps = resolve_steps();
+    l1_schedule();  // refused before anything is removed
     make_trainer();
     for (const char* name : {"metrics.jsonl", "run.json", "model.safetensors", "config.json", "tokenizer.json"})
       fs::remove(options_.out / name);
@@ -144,6 +154,7 @@ class Run {
     trainer_->go_on_from(before.step);
     state_.step = before.step, state_.steps = before.steps, state_.tokens = before.tokens;
     state_.seconds = before.seconds, state_.loss = before.loss;
+    state_.initial_loss = before.initial_loss;
     state_.best_loss = before.best_loss, state_.best_step = before.best_step;
     state_.evaluated_step = before.evaluated_step;
     checkpoint_ = checkpoint;
@@ -157,10 +168,12 @@ class Run {
     clock_.restart();
     tell(events_.on_start, info());
     const Schedule schedule = schedule_of(options_.recipe, state_.steps);
+    const L1Schedule l1 = l1_schedule();
+    evaluate_beginning();
     bool stopped = asked_to_stop();
     if (!stopped) evaluate_if_due();  // where a stop came before it
     while (state_.step < state_.steps && !stopped) {
-      take_step(schedule.learning_rate(state_.step + 1));
+      take_step(schedule.learning_rate(state_.step + 1), l1.weight(state_.step + 1));
       stopped = asked_to_stop();
       if (!stopped) evaluate_if_due();
       if (stopped || state_.step == state_.steps || state_.step % options_.upkeep.save_every == 0) save();
@@ -183,6 +196,11 @@ class Run {
     inputs_.from.reset();
   }
 
+  L1Schedule l1_schedule() const {
+    L1Schedule schedule(options_.recipe.l1);
+    schedule.resolve(state_.steps);
+    return schedule;
+  }
   i64 step_tokens() const { return options_.recipe.batch * options_.recipe.accumulate * options_.recipe.sequence; }
   // The work of an evaluation in training steps: a forward pass is a third of a step's.
   double evaluation_steps() const {
@@ -223,10 +241,10 @@ class Run {
     return std::max<i64>(1, static_cast<i64>(left / (1 + between)));
   }
 
-  void take_step(double learning_rate) {
+  void take_step(double learning_rate, double l1) {
     StepMetrics metrics;
     try {
-      metrics = trainer_->step(windows_, learning_rate);
+      metrics = trainer_->step(windows_, learning_rate, l1);
     } catch (const Error& error) {
       throw Error(fmt::format("{}; {}", error.what(),
                               checkpoint_ ? "the newest checkpoint is " + checkpoint_->string() : "nothing was saved"),
@@ -238,15 +256,20 @@ class Run {
     if (first || state_.step == first_step_ + 2) timed_seconds_ = 0, timed_tokens_ = 0;
     timed_seconds_ += metrics.seconds, timed_tokens_ += metrics.step_tokens;
     const double speed = static_cast<double>(metrics.step_tokens) / metrics.seconds;
-    if (metrics.step % options_.upkeep.log_every == 0)
-      metrics_->write({{"step", metrics.step},
-                       {"tokens", metrics.tokens},
-                       {"loss", metrics.loss},
-                       {"lr", metrics.learning_rate},
-                       {"grad_norm", metrics.gradient_norm},
-                       {"tokens_per_second", speed},
-                       {"fraction_of_peak", fraction_of_peak(speed)},
-                       {"seconds", state_.seconds}});
+    if (metrics.step % options_.upkeep.log_every == 0) {
+      Json line{{"step", metrics.step},
+                {"tokens", metrics.tokens},
+                {"loss", metrics.loss},
+                {"lr", metrics.learning_rate},
+                {"grad_norm", metrics.gradient_norm},
+                {"l1", metrics.l1},
+                {"penalty", l1_penalty(metrics.activity)},
+                {"tokens_per_second", speed},
+                {"fraction_of_peak", fraction_of_peak(speed)},
+                {"seconds", state_.seconds}};
+      add_activity(line, metrics.activity);
+      metrics_->write(line);
+    }
     tell(events_.on_step, metrics);
   }
 
@@ -255,21 +278,39 @@ class Run {
     const bool due = state_.step > 0 && state_.step % eval_every() == 0 && state_.evaluated_step != state_.step;
     if (!inputs_.valid || !(last || due)) return;
     const bool again = state_.evaluated_step == state_.step;
-    evaluation_ = trainer_->evaluate(*inputs_.valid, eval_tokens(), inputs_.bytes);
-    if (!std::isfinite(evaluation_->loss))
-      fail("train: held-out loss is {} after step {}", evaluation_->loss, state_.step);
+    evaluation_ = evaluate();
     if (state_.best_step == 0 || evaluation_->loss < state_.best_loss)
       state_.best_loss = evaluation_->loss, state_.best_step = state_.step;
     state_.evaluated_step = state_.step;
     if (again) return;
+    report(*evaluation_);
+  }
+
+  // What training from a model begins with: where its activation is another from now on, what that alone costs.
+  void evaluate_beginning() {
+    if (options_.sources.from.empty() || state_.step > 0 || !inputs_.valid) return;
+    const Evaluation evaluation = evaluate();
+    state_.initial_loss = evaluation.loss;
+    report(evaluation);
+  }
+
+  Evaluation evaluate() {
+    Evaluation evaluation = trainer_->evaluate(*inputs_.valid, eval_tokens(), inputs_.bytes);
+    if (!std::isfinite(evaluation.loss)) fail("train: held-out loss is {} after step {}", evaluation.loss, state_.step);
+    return evaluation;
+  }
+
+  void report(const Evaluation& evaluation) {
     state_.seconds = seconds_before_ + clock_.seconds();
-    metrics_->write({{"step", state_.step},
-                     {"tokens", state_.tokens},
-                     {"valid_loss", evaluation_->loss},
-                     {"perplexity", evaluation_->perplexity()},
-                     {"bits_per_byte", evaluation_->bits_per_byte()},
-                     {"seconds", state_.seconds}});
-    if (events_.on_evaluation) events_.on_evaluation(state_.step, *evaluation_);
+    Json line{{"step", state_.step},
+              {"tokens", state_.tokens},
+              {"valid_loss", evaluation.loss},
+              {"perplexity", evaluation.perplexity()},
+              {"bits_per_byte", evaluation.bits_per_byte()},
+              {"seconds", state_.seconds}};
+    add_activity(line, evaluation.activity);
+    metrics_->write(line);
+    if (events_.on_evaluation) events_.on_evaluation(state_.step, evaluation);
   }
 
   void save() {
@@ -302,6 +343,7 @@ class Run {
             .steps = state_.steps,
             .tokens = state_.tokens,
             .loss = state_.loss,
+            .initial_loss = state_.initial_loss,
             .evaluation = evaluation_,
             .seconds = state_.seconds,
             .tokens_per_second = speed,
@@ -315,6 +357,7 @@ class Run {
     Json manifest{{"environment", environment_json()},
                   {"sources", fields_to_json(options_.sources)},
                   {"recipe", fields_to_json(options_.recipe)},
+                  {"activation", options_.activation},
                   {"upkeep", fields_to_json(options_.upkeep)},
                   {"config", to_json(inputs_.config)},
                   {"inputs",
@@ -362,11 +405,15 @@ Json to_json(const RunResult& r) {
             {"peak_bytes", r.peak_bytes},
             {"stopped", r.stopped}};
   if (r.checkpoint) json["checkpoint"] = r.checkpoint->string();
-  if (r.evaluation)
+  if (r.initial_loss != 0)
+    json["initial_validation"] = {{"loss", r.initial_loss}, {"perplexity", std::exp(r.initial_loss)}};
+  if (r.evaluation) {
     json["validation"] = {{"loss", r.evaluation->loss},
                           {"perplexity", r.evaluation->perplexity()},
                           {"bits_per_byte", r.evaluation->bits_per_byte()},
                           {"tokens", r.evaluation->tokens}};
+    add_activity(json["validation"], r.evaluation->activity);
+  }
   return json;
 }
 
@@ -384,11 +431,12 @@ RunResult start_run(const RunOptions& options, const RunEvents& events) {
   const DirectoryLock lock(out);
   Origin origin;
   if (const std::string& from = options.sources.from; !from.empty())
-    origin = {load_model(from),
+    origin = {load_model(from, {.activation = options.activation}),
               options.sources.tokenizer.empty() ? std::optional(Tokenizer::load(from)) : std::nullopt};
-  if (origin.model && !origin.model->config.truncation.empty())
+  if (origin.model && (!origin.model->config.truncation.empty() || origin.model->config.inputs.active()))
     fail_usage(
-        "train: --from {} leaves neurons out by thresholds, which would not be trained; train the model before it",
+        "train: --from {} leaves neurons or inputs out by thresholds, which would not be trained; train the model "
+        "before it",
         options.sources.from);
   Run run(options, events, std::move(origin));
   run.begin();
@@ -421,6 +469,7 @@ RunOptions stored_options(const fs::path& out) {
   const RunState state = reading(checkpoint, [&] { return read_state(checkpoint); });
   RunOptions options;
   options.sources = state.sources, options.architecture = state.architecture, options.recipe = state.recipe;
+  options.activation = state.activation;
   options.out = out;
   return options;
 }

@@ -29,6 +29,7 @@ struct RunResult {
   bool stopped = false;  // before the last step
   i64 step = 0, steps = 0, tokens = 0;
   double loss = 0;                                     // of the last step
+  double initial_loss = 0;                             // held-out, of the model that training began from; 0: of none
   std::optional<Evaluation> evaluation;                // of the last weights
   double seconds = 0;                                  // of training, in all calls
   double tokens_per_second = 0, fraction_of_peak = 0;  // steps of this call, without evaluations and checkpoints

@@ -48,6 +48,9 @@ std::vector<std::pair<std::string, RunOptions>> several_runs(const TemporaryDire
   grouped.architecture.kv_heads = 1, grouped.architecture.qk_norm = true, grouped.architecture.tied = false;
   grouped.architecture.residual = Residual::parallel;
   grouped.recipe.schedule = ScheduleKind::wsd;
+  RunOptions& sparse = add("relu, progressive L1");
+  sparse.architecture.activation = Function::relu;
+  sparse.recipe.l1 = "0@10%,0.1@12,1@100%";
   return runs;
 }
 
@@ -162,6 +165,101 @@ TEST_F(RunTest, GoesOnFromAModel) {
   EXPECT_EQ(read_text(first.out / "tokenizer.json"), read_text(second.out / "tokenizer.json"));
 }
 
+// What an activation costs before the weights know it is said first, and training wins it back.
+TEST_F(RunTest, GoesOnWithAnotherActivation) {
+  const TemporaryDirectory directory;
+  RunOptions first = tiny_run(directory, "first");
+  first.recipe.steps = 60;
+  const RunResult trained = start_run(first, {});
+  EXPECT_EQ(trained.initial_loss, 0);
+  const Config before = load_model(first.out).config;
+  for (const char* activation : {"relu", "relu2", "fatrelu:0.01", "drelu"}) {
+    RunOptions second = tiny_run(directory, std::string("second-") + activation);
+    second.sources.from = first.out.string(), second.activation = activation;
+    second.recipe.steps = 60;
+    const RunResult result = start_run(second, {});
+    EXPECT_NE(result.initial_loss, trained.evaluation->loss) << activation;
+    EXPECT_LT(result.evaluation->loss, result.initial_loss) << activation;
+    const Model model = load_model(second.out);
+    EXPECT_EQ(model.config, load_model(first.out, {.activation = activation}).config);
+    EXPECT_NE(model.config, before);
+    EXPECT_LT(mean_over(result.evaluation->activity, &LayerActivity::activation_ratio), 0.9) << activation;
+    const Json manifest = parse_json(read_text(second.out / "run.json"), "run.json");
+    EXPECT_EQ(manifest["activation"], activation);
+    EXPECT_EQ(manifest["result"]["initial_validation"]["loss"], result.initial_loss);
+    // A resumed run knows it all.
+    EXPECT_EQ(stored_options(second.out).activation, activation);
+    EXPECT_EQ(resume_run(stored_options(second.out), {}).initial_loss, result.initial_loss);
+  }
+  // Before the first step the loss is that of the weights as they came.
+  RunOptions unchanged = tiny_run(directory, "unchanged");
+  unchanged.sources.from = first.out.string();
+  EXPECT_DOUBLE_EQ(start_run(unchanged, {}).initial_loss, trained.evaluation->loss);
+  unchanged.sources.from.clear(), unchanged.overwrite = true, unchanged.activation = "relu";
+  EXPECT_THAT([&] { start_run(unchanged, {}); }, ThrowsMessage<Error>(HasSubstr("--from, which is not given")));
+}
+
+// Every activation that has exact zeros learns, and its zeros are counted.
+TEST_F(RunTest, SparseActivationsLearn) {
+  const TemporaryDirectory directory;
+  const auto run = [&](const std::string& name, const Architecture& shape, const std::string& l1) {
+    RunOptions options = tiny_run(directory, name + l1);
+    options.architecture = shape, options.recipe.l1 = l1, options.recipe.steps = 60;
+    const RunResult result = start_run(options, {});
+    EXPECT_LT(result.evaluation->loss, losses(options.out).front() - 1) << name;
+    return mean_over(result.evaluation->activity, &LayerActivity::activation_ratio);
+  };
+  const Architecture tiny = tiny_run(directory, "").architecture;
+  EXPECT_EQ(run("silu", tiny, "0"), 1);
+  std::vector<std::pair<std::string, Architecture>> kinds;
+  for (const Function function : {Function::relu, Function::relu2, Function::fatrelu})
+    for (const bool gated : {true, false}) {
+      auto& [name, shape] = kinds.emplace_back(name_of(function), tiny);
+      name += gated ? "" : " plain";
+      shape.gated = gated, shape.activation = function;
+      shape.activation_threshold = function == Function::fatrelu ? 0.01f : 0;
+    }
+  kinds.emplace_back("drelu", tiny).second.activation = Function::relu;
+  kinds.back().second.activate_up = true;
+  for (const auto& [name, shape] : kinds) {
+    const double without = run(name, shape, "0"), with = run(name, shape, "0@10%,3@50%");
+    EXPECT_LT(without, 0.9) << name;
+    EXPECT_LT(with, without - 0.02) << name;  // the penalty silences neurons
+  }
+}
+
+TEST_F(RunTest, LogsThePenaltyAndEachLayersActivity) {
+  const TemporaryDirectory directory;
+  RunOptions options = tiny_run(directory, "out");
+  options.architecture.activation = Function::relu, options.recipe.l1 = "0@5,2@15";
+  start_run(options, {});
+  std::ifstream file(options.out / "metrics.jsonl");
+  i64 steps = 0, evaluations = 0;
+  for (std::string text; std::getline(file, text);) {
+    const Json line = parse_json(text, "metrics.jsonl");
+    ASSERT_EQ(line["layers"].size(), 2u);
+    double ratio = 0, penalty = 0;
+    for (const Json& layer : line["layers"]) {
+      EXPECT_GE(layer["dead_neurons"].get<double>(), 0);
+      ratio += layer["activation_ratio"].get<double>() / 2, penalty += layer["mean_abs"].get<double>();
+    }
+    EXPECT_DOUBLE_EQ(line["activation_ratio"].get<double>(), ratio);
+    EXPECT_TRUE(ratio > 0 && ratio < 1) << ratio;
+    if (line.contains("valid_loss")) {
+      ++evaluations;
+      continue;
+    }
+    ++steps;
+    EXPECT_DOUBLE_EQ(line["penalty"].get<double>(), penalty);
+    const i64 step = line["step"].get<i64>();
+    EXPECT_EQ(line["l1"].get<double>() == 0, step <= 5) << step;
+    EXPECT_EQ(line["l1"].get<double>() == 2, step >= 15) << step;
+  }
+  EXPECT_EQ(steps, 20);
+  EXPECT_EQ(evaluations, 2);
+  EXPECT_EQ(parse_json(read_text(options.out / "run.json"), "run.json")["recipe"]["l1"], "0@5,2@15");
+}
+
 TEST_F(RunTest, RefusesToReplaceAModel) {
   const TemporaryDirectory directory;
   RunOptions options = tiny_run(directory, "out");
@@ -189,11 +287,12 @@ TEST_F(RunTest, NamesTheOptionsThatDiffer) {
   const RunOptions stored = stored_options(options.out);
   refuse_differences(stored, stored);
   RunOptions asked = stored;
-  asked.recipe.lr = 0.5;
+  asked.recipe.lr = 0.5, asked.recipe.l1 = "0.1";
   asked.architecture.activation = Function::relu;
   asked.upkeep.keep = 7;  // may differ
   EXPECT_THAT([&] { refuse_differences(asked, stored); },
               ThrowsMessage<Error>(AllOf(HasSubstr("--lr 0.5 (the run has 0.01)"),
+                                         HasSubstr("--l1 \"0.1\" (the run has \"0\")"),
                                          HasSubstr("--activation \"relu\" (the run has \"silu\")"))));
 }
 
@@ -272,6 +371,8 @@ TEST_F(RunTest, RefusesWhatDoesNotFit) {
   refused([&](RunOptions& o) { o.recipe.lr = -1; }, "--lr is -1");
   refused([&](RunOptions& o) { o.recipe.lr = std::nan(""); }, "--lr is nan");
   refused([&](RunOptions& o) { o.recipe.beta2 = 1; }, "--beta2 is 1");
+  refused([&](RunOptions& o) { o.recipe.l1 = "much"; }, "--l1: 'much'");
+  refused([&](RunOptions& o) { o.recipe.l1 = "0@100%,1@10"; }, "--l1: stage 2 ends at step 10");
   refused([&](RunOptions& o) { o.architecture.heads = 3; }, "--dim 16 is not a multiple of --heads 3");
   // A model of fewer tokens than the tokenizer that comes with it.
   const RunOptions small = tiny_run(directory, "small");

@@ -25,13 +25,14 @@ Trainer::Trainer(const Config& config, std::shared_ptr<FlatParams> weights, cons
       transformer_(model_, backend, recipe.precision, recipe.sequence),
       gradients_(specs_),
       m_(specs_),
-      v_(specs_) {}
+      v_(specs_),
+      activity_(config) {}
 
 i64 Trainer::memory_bytes() const {
   return weights_->buffer.size() + gradients_.buffer.size() + m_.buffer.size() + v_.buffer.size() + arena_.peak_bytes();
 }
 
-double Trainer::micro_batch(const WindowSource& windows, i64 first_sample) {
+double Trainer::micro_batch(const WindowSource& windows, i64 first_sample, double l1) {
   const i64 B = recipe_.batch, T = recipe_.sequence;
   const Arena::Mark mark = arena_.mark();
   const auto window = arena_.allocate<i32>(T + 1);
@@ -44,6 +45,7 @@ double Trainer::micro_batch(const WindowSource& windows, i64 first_sample) {
   const Tokens tokens{.ids = ids, .sequences = B};
   Activations kept;
   const Out<float, 2> hidden = transformer_.forward(tokens, arena_, &kept);
+  activity_.add(kept, backend_, arena_);
   const auto loss = arena_.allocate<float>(B * T);
   const auto dhidden = arena_.allocate<float>(B * T, hidden.shape(1));
   const Config& config = model_.config;
@@ -56,7 +58,8 @@ double Trainer::micro_batch(const WindowSource& windows, i64 first_sample) {
                                  .targets = targets,
                                  .scale = static_cast<float>(1.0 / static_cast<double>(step_tokens())),
                                  .compute = recipe_.precision});
-  transformer_.backward(tokens, dhidden, kept, gradients_.views, arena_);
+  transformer_.backward(tokens, dhidden, kept, gradients_.views, arena_,
+                        static_cast<float>(l1 / static_cast<double>(step_tokens())));
   double sum = 0;
   for (const float value : loss.span()) sum += static_cast<double>(value);
   arena_.release(mark);
@@ -92,14 +95,15 @@ void Trainer::update(double learning_rate, double gradient_scale) {
       weights_->views, m_.views, v_.views, gradients_.views);
 }
 
-StepMetrics Trainer::step(const WindowSource& windows, double learning_rate) {
+StepMetrics Trainer::step(const WindowSource& windows, double learning_rate, double l1) {
   const Stopwatch clock;
   const Out<float, 1> gradients = gradients_.all();
   parallel_ranges(gradients.size(), i64{1} << 14,
                   [&](int, i64 begin, i64 end) { std::fill(gradients.data() + begin, gradients.data() + end, 0.f); });
+  activity_.clear();
   double loss = 0;
   for (i64 a = 0; a < recipe_.accumulate; ++a)
-    loss += micro_batch(windows, (step_ * recipe_.accumulate + a) * recipe_.batch);
+    loss += micro_batch(windows, (step_ * recipe_.accumulate + a) * recipe_.batch, l1);
   loss /= static_cast<double>(step_tokens());
   const double norm = gradient_norm();
   if (!std::isfinite(loss) || !std::isfinite(norm))
@@ -113,6 +117,8 @@ StepMetrics Trainer::step(const WindowSource& windows, double learning_rate) {
           .loss = loss,
           .learning_rate = learning_rate,
           .gradient_norm = norm,
+          .l1 = l1,
+          .activity = activity_.layers(),
           .seconds = clock.seconds(),
           .step_tokens = step_tokens()};
 }
@@ -121,6 +127,8 @@ Evaluation Trainer::evaluate(const TokenFile& tokens, i64 most, std::span<const 
   const i64 T = recipe_.sequence, available = tokens.size() - 1;  // the last token is a target only
   const i64 total = std::max<i64>(0, most > 0 ? std::min(most, available) : available);
   Evaluation result;
+  Activations kept;
+  activity_.clear();
   double sum = 0;
   for (i64 done = 0; done < total;) {
     // As many whole windows as a batch holds, or the rest of the text alone.
@@ -130,13 +138,15 @@ Evaluation Trainer::evaluate(const TokenFile& tokens, i64 most, std::span<const 
     const auto ids = arena_.allocate<i32>(rows), targets = arena_.allocate<i32>(rows);
     tokens.copy(done, rows, ids.data());
     tokens.copy(done + 1, rows, targets.data());
-    const Out<float, 2> hidden = transformer_.forward({.ids = ids, .sequences = rows / length}, arena_);
+    const Out<float, 2> hidden = transformer_.forward({.ids = ids, .sequences = rows / length}, arena_, &kept);
+    activity_.add(kept, backend_, arena_);
     for (const float loss : transformer_.losses(hidden, targets, arena_).span()) sum += static_cast<double>(loss);
     for (const i32 id : targets.span()) result.bytes += token_bytes[static_cast<size_t>(id)];
     arena_.release(mark);
     done += rows;
   }
   result.tokens = total;
+  result.activity = activity_.layers();
   result.loss = total > 0 ? sum / static_cast<double>(total) : 0;
   return result;
 }
