@@ -1,5 +1,5 @@
 // The model against PyTorch: logits, gradients and ten AdamW losses of tiny random models, written in double precision
-// by tools/write_goldens.py, which shares no code with the sources.
+// by tools/write_goldens.py and tools/write_tokenformer_goldens.py, which share no code with the sources.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -149,12 +149,12 @@ TEST_P(Golden, TenLosses) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Golden,
-                         testing::Combine(testing::Values("llama_gqa", "gpt2", "neox", "dropped", "no_positions"),
-                                          testing::Values("reference", "cpu")),
-                         [](const auto& info) {
-                           return std::string(std::get<0>(info.param)) + "_" + std::get<1>(info.param);
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Models, Golden,
+    testing::Combine(testing::Values("llama_gqa", "gpt2", "neox", "dropped", "no_positions", "lse", "lse_options",
+                                     "tokenformer_l2_norm_gelu", "tokenformer_gelu_l2_norm", "tokenformer_softmax"),
+                     testing::Values("reference", "cpu")),
+    [](const auto& info) { return std::string(std::get<0>(info.param)) + "_" + std::get<1>(info.param); });
 
 }  // namespace
 }  // namespace sparsam
