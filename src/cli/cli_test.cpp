@@ -40,8 +40,8 @@ class CliTest : public testing::Test {
   }
   static void TearDownTestSuite() { fs::remove_all(folder); }
 
-  static void write_model(const std::string& name, u64 seed, float poison = 0) {
-    Architecture architecture = tiny_llama_like;
+  static void write_model(const std::string& name, u64 seed, float poison = 0,
+                          Architecture architecture = tiny_llama_like) {
     architecture.vocab = tiny_tokenizer().vocab_size();
     const TinyModel tiny = tiny_model(architecture, seed);
     if (poison != 0) tiny.flat->views.layers[1].attention.k.weight(3, 4) = poison;
@@ -405,6 +405,36 @@ TEST_F(CliTest, AFullDiskIsAnError) {
   if (!fs::exists("/dev/full")) GTEST_SKIP() << "this system has no /dev/full";
   const int status = std::system(SPARSAM_BINARY " corpus --tokens 100 >/dev/full 2>/dev/null");
   EXPECT_EQ(WEXITSTATUS(status), 1);
+}
+
+TEST_F(CliTest, GrowsParameterTokens) {
+  write_model("tokens", 1, 0, preset("tokenformer-nano"));
+  const auto perplexity = [](const std::string& model) {
+    return json_of("eval @" + model + " --data @text.txt --context 64")["perplexity"].get<double>();
+  };
+  const double before = perplexity("tokens");
+  const Json grown = json_of("grow @tokens --params 2x --out @grown");
+  EXPECT_EQ(grown["same_function"], true);
+  EXPECT_NEAR(grown["after"]["parameters"].get<double>() / grown["before"]["parameters"].get<double>(), 2, 0.05);
+  EXPECT_NEAR(perplexity("grown") / before, 1, 1e-5);
+  EXPECT_EQ(parse_json(slurp(folder / "grown" / "sparsam.json"), "manifest")["lever"], "grow");
+  json_of("grow @grown --to-tokens attention:400,mlp:1200 --new zero-values --out @grown_again");
+  EXPECT_NEAR(perplexity("grown_again") / before, 1, 1e-5);
+  EXPECT_EQ(json_of("grow @tokens --to-tokens v:100 --published --out @published")["tokens"]["v"]["to"], 100);
+  EXPECT_GT(std::abs(perplexity("published") / before - 1), 1e-4);
+  EXPECT_THAT(run("inspect @grown").out, HasSubstr("parameter tokens"));
+  EXPECT_EQ(run("generate @grown --prompt the --tokens 3 --temperature 0").code, 0);
+  EXPECT_THAT(run("grow @tokens --params 2x --out @grown").out, HasSubstr("the function is the same"));
+
+  EXPECT_THAT(error_of("grow @tokens --out @x", 2), HasSubstr("how far?"));
+  EXPECT_THAT(error_of("grow @tokens --params 2x --to-tokens v:90 --out @x", 2), HasSubstr("how far?"));
+  EXPECT_THAT(error_of("grow @tokens --params two --out @x", 2), HasSubstr("'two' is not understood"));
+  EXPECT_THAT(error_of("grow @tokens --params 2x --new zero-key --out @x", 2), HasSubstr("did you mean zero-keys?"));
+  EXPECT_THAT(error_of("grow @tokens --params 2x --published --new zero-keys --out @x", 2), HasSubstr("without --new"));
+  EXPECT_THAT(error_of("grow @tokens --params 2x --freeze-old --out @x", 2), HasSubstr("--freeze-old"));
+  EXPECT_THAT(error_of("grow @model --params 2x --out @x", 2), HasSubstr("no parameter tokens"));
+  EXPECT_THAT(error_of("grow @tokens --params 2x --out @tokens", 2), HasSubstr("is the model itself"));
+  EXPECT_THAT(error_of("convert @tokens --out @x.gguf", 1), HasSubstr("does not have parameter tokens"));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "cli/common.h"
 
+#include "base/progress.h"
 #include "text/corpus.h"
 
 namespace sparsam {
@@ -60,6 +61,23 @@ i64 cache_bytes_per_token(const Config& config, DType dtype) {
 }
 
 std::string architecture_name(const Config& config) { return to_json(config)["architectures"][0].get<std::string>(); }
+
+Json costs_json(const Model& model) {
+  return {{"parameters", parameter_count(model.config)},
+          {"layers", model.config.layers.size()},
+          {"weight_bytes", weight_bytes(model)},
+          {"cache_bytes_per_token", cache_bytes_per_token(model.config)}};
+}
+void print_costs(const Model& before, const Model& after) {
+  const auto row = [](const char* what, auto was, auto is) {
+    fmt::print("{:<22} {:>15} -> {:>15}\n", what, format_count(static_cast<double>(was)),
+               format_count(static_cast<double>(is)));
+  };
+  row("parameters", parameter_count(before.config), parameter_count(after.config));
+  row("layers", before.config.layers.size(), after.config.layers.size());
+  row("bytes of weights", weight_bytes(before), weight_bytes(after));
+  row("cache bytes per token", cache_bytes_per_token(before.config), cache_bytes_per_token(after.config));
+}
 
 void add_example(CLI::App* verb, const std::string& commands) { verb->footer("Example:\n  " + commands); }
 

@@ -43,6 +43,8 @@ void print_json(const Json& json);
 // What the weights, cache and compute of a model are, for several verbs' reports.
 i64 cache_bytes_per_token(const Config& config, DType dtype = DType::f16);
 std::string architecture_name(const Config& config);
+Json costs_json(const Model& model);
+void print_costs(const Model& before, const Model& after);  // parameters, layers, bytes: a line each
 
 // "  example:\n    sparsam ..." at the foot of a verb's help.
 void add_example(CLI::App* verb, const std::string& commands);

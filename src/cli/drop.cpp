@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "base/progress.h"
 #include "cli/output.h"
 #include "cli/scoring.h"
 
@@ -48,28 +47,14 @@ Json dropped_json(const Drops& drops, const std::vector<SublayerScore>& scores) 
   return dropped;
 }
 
-Json costs_json(const Model& model) {
-  return {{"parameters", parameter_count(model.config)},
-          {"layers", model.config.layers.size()},
-          {"weight_bytes", weight_bytes(model)},
-          {"cache_bytes_per_token", cache_bytes_per_token(model.config)}};
-}
-
 void print_report(const Json& dropped, const Model& before, const Model& after, const std::string& out) {
   fmt::print("dropped:");
   for (const Json& item : dropped) {
     fmt::print(" {}:{}", item["kind"].get<std::string>(), item["layer"].get<i64>());
     if (item.contains("score")) fmt::print(" ({:.5f})", item["score"].get<double>());
   }
-  const auto row = [](const char* what, auto was, auto is) {
-    fmt::print("{:<22} {:>15} -> {:>15}\n", what, format_count(static_cast<double>(was)),
-               format_count(static_cast<double>(is)));
-  };
   fmt::print("\n");
-  row("parameters", parameter_count(before.config), parameter_count(after.config));
-  row("layers", before.config.layers.size(), after.config.layers.size());
-  row("bytes of weights", weight_bytes(before), weight_bytes(after));
-  row("cache bytes per token", cache_bytes_per_token(before.config), cache_bytes_per_token(after.config));
+  print_costs(before, after);
   fmt::print("written to {}\n", out);
 }
 

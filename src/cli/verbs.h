@@ -37,6 +37,7 @@ void add_train(CLI::App& program, Command& command);
 void add_eval(CLI::App& program, Command& command);
 void add_score(CLI::App& program, Command& command);
 void add_drop(CLI::App& program, Command& command);
+void add_grow(CLI::App& program, Command& command);
 void add_convert(CLI::App& program, Command& command);
 void add_sparsity(CLI::App& program, Command& command);
 void add_law(CLI::App& program, Command& command);
