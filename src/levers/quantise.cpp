@@ -77,9 +77,10 @@ Place place_of(std::string_view name, const Config& config, bool (*has)(const La
 
 DType value_type(const Recipe& recipe, const Config& config, const Place& at) {
   const auto grouped = [&] {  // at least four query heads read one of keys and values
-    const auto first = std::find_if(config.layers.begin(), config.layers.end(), has_attention);
-    const auto& attention = std::get<SoftmaxAttention>(first->mixer);
-    return attention.heads >= 4 * attention.kv_heads;
+    const auto& mixer = std::find_if(config.layers.begin(), config.layers.end(), has_attention)->mixer;
+    const auto* softmax = std::get_if<SoftmaxAttention>(&mixer);
+    const auto* state = std::get_if<LogSumExpAttention>(&mixer);
+    return softmax ? softmax->heads >= 4 * softmax->kv_heads : state->heads >= 4 * state->kv_heads;
   };
   if (recipe.name == "q2_k") return grouped() ? DType::q4_k : DType::q3_k;
   if (recipe.name == "q3_k_m") return at.index < 2 ? DType::q5_k : DType::q4_k;

@@ -152,14 +152,17 @@ void initial_gradient(const LogAttentionBackward& op, i64 b, i64 g, const Backwa
   }
 }
 
-// dg_ta = sum_{n >= t} (dq_na - dk_na), and what a final scale lost.
-void gate_gradient(const LogAttentionBackward& op, i64 b, i64 g, i64 first, i64 last) {
-  for (i64 a = 0; a < op.k.shape(3); ++a) {
-    double sum = op.dfinal_scale.empty() ? 0 : static_cast<double>(op.dfinal_scale(b, g, a));
-    for (i64 t = op.k.shape(1); t-- > 0;) {
-      for (i64 h = first; h < last; ++h) sum += static_cast<double>(op.dq(b, t, h, a));
-      sum -= static_cast<double>(op.dk(b, t, g, a));
-      op.dgate(b, t, g, a) = static_cast<float>(sum);
+// dg_ta = sum_{n >= t} (dq_na - dk_na), and what a final scale lost; sums (E) in double, since they are long.
+void gate_gradient(const LogAttentionBackward& op, i64 b, i64 g, double* sums) {
+  const auto [batch, time, heads, groups, key_dim, value_dim] = op.shape();
+  const i64 E = key_dim, first = g * heads / groups, last = (g + 1) * heads / groups;
+  for (i64 a = 0; a < E; ++a) sums[a] = op.dfinal_scale.empty() ? 0 : static_cast<double>(op.dfinal_scale(b, g, a));
+  for (i64 t = time; t-- > 0;) {
+    for (i64 h = first; h < last; ++h)
+      for (i64 a = 0; a < E; ++a) sums[a] += static_cast<double>(op.dq(b, t, h, a));
+    for (i64 a = 0; a < E; ++a) {
+      sums[a] -= static_cast<double>(op.dk(b, t, g, a));
+      op.dgate(b, t, g, a) = static_cast<float>(sums[a]);
     }
   }
 }
@@ -371,7 +374,7 @@ void attend_group_backward(const LogAttentionBackward& op, i64 b, i64 g, float* 
   else
     bidirectional_backward(op, b, g, p);
   if (!op.dinitial_sums.empty()) initial_gradient(op, b, g, p);
-  if (!op.dgate.empty()) gate_gradient(op, b, g, g * heads / groups, (g + 1) * heads / groups);
+  if (!op.dgate.empty()) gate_gradient(op, b, g, reinterpret_cast<double*>(s.take(2 * e)));
 }
 
 }  // namespace sparsam::cpu::HWY_NAMESPACE
@@ -386,7 +389,7 @@ namespace {
 i64 scratch_floats(i64 T, i64 heads, i64 E, i64 D) {  // in the order of attend_group_backward
   const i64 e = padded_columns(E), d = padded_columns(D), C = chunk_tokens;
   return Scratch::floats_for({T * e, heads * T * e, T * e, C * e, C * d, d * C, e * C, d * e, C * d, C, C * C,
-                              C * C, C * e,         C * d, e * d, e,     e,     e * d, e,     e,     d});
+                              C * C, C * e,         C * d, e * d, e,     e,     e * d, e,     e,     d, 2 * e});
 }
 
 }  // namespace
