@@ -1,0 +1,132 @@
+#!/usr/bin/python3
+"""What training for sparsity buys: models of one size trained alike on Penn Treebank, thinned by the sparsing law.
+
+    bench/trained_sparsity.py SPARSAM PTB OUT [train|measure|speed|table ...]        (all unless named)
+
+train    three models of 4.3 M parameters on PTB/ptb.train.txt: SiLU, ReLU, ReLU with a progressive L1 penalty; the same
+         text, tokenizer, seed, steps and learning rates. Interrupted runs go on where they stopped.
+measure  of each model PPL-1, 5 and 10 %: thresholds from 16,384 tokens of ptb.train.txt, chosen on 8,192 of ptb.valid.txt,
+         judged on the first 100 kB of ptb.test.txt, which neither training nor search has seen (perplexity, and KL
+         divergence from the dense model), all in windows of 128 tokens that overlap by 16.
+speed    decoding of the test text, sparse beside dense in one run: on a quiet machine.
+table    prints what was measured as Markdown.
+
+Results lie in OUT as JSON; what is there is not done again: remove a file to repeat it.
+"""
+import concurrent.futures
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+STEPS, BATCH, LENGTH = 600, 16, 128
+SHAPE = ["--vocab", "2048", "--context", "128", "--layers", "4", "--dim", "256", "--heads", "8", "--kv-heads", "2",
+         "--hidden", "1024"]
+MODELS = {
+    "silu": ["--activation", "silu"],
+    "relu": ["--activation", "relu"],
+    "relu-l1": ["--activation", "relu", "--l1", "0@10%,1e-2@40%,1e-1@80%"],
+}
+PERCENTS = [1, 5, 10]
+WINDOWS = ["--context", "128", "--stride", "112"]
+SPARSAM, PTB, OUT = sys.argv[1:4]
+
+
+def text(part):
+    return os.path.join(PTB, f"ptb.{part}.txt")
+
+
+def path(*names):
+    return os.path.join(OUT, *names)
+
+
+def beginning(part, size):
+    """The first lines of a text, at most `size` bytes."""
+    kept = path(part + ".txt")
+    if not os.path.exists(kept):
+        with open(text(part), "rb") as whole, open(kept, "wb") as file:
+            file.write(whole.read(size).rsplit(b"\n", 1)[0] + b"\n")
+    return kept
+
+
+def judge():
+    return beginning("test", 100_000)
+
+
+def run(name, *arguments):
+    """The JSON that a verb prints, kept in OUT/name.json."""
+    kept = path(name + ".json")
+    if not os.path.exists(kept):
+        print(" ".join(["sparsam", *arguments]), file=sys.stderr, flush=True)
+        output = subprocess.run([SPARSAM, *arguments, "--json"], stdout=subprocess.PIPE, check=True).stdout
+        with open(kept + ".partial", "wb") as file:
+            file.write(output)
+        os.replace(kept + ".partial", kept)
+    with open(kept) as file:
+        return json.load(file)
+
+
+def train():
+    def one(name):
+        started = os.path.isdir(path(name)) and any(f.startswith("checkpoint-") for f in os.listdir(path(name)))
+        how = ["--resume"] if started else [
+            "--preset", "micro", *SHAPE, *MODELS[name], "--data", text("train"), "--valid", text("valid"), "--steps", str(STEPS),
+            "--batch", str(BATCH), "--sequence", str(LENGTH), "--lr", "2e-3", "--seed", "1", "--eval-every", "200",
+            "--save-every", "50", "--keep", "1"]
+        run(name + ".train", "train", "--out", path(name), "--threads", "1", *how)
+
+    with concurrent.futures.ThreadPoolExecutor() as side_by_side:
+        list(side_by_side.map(one, MODELS))
+
+
+def measure():
+    for name in MODELS:
+        for p in PERCENTS:
+            thinned = f"{name}-{p}"
+            if not os.path.exists(path(thinned + ".sparsity.json")):
+                shutil.rmtree(path(thinned), ignore_errors=True)  # of an interrupted search
+            run(thinned + ".sparsity", "sparsity", path(name), "--calibrate", beginning("train", 200_000),
+                "--data", text("valid"), "--ppl", str(p), "--store", str(p), "--out", path(thinned), "--held-out-tokens", "8192", *WINDOWS)
+            run(thinned + ".eval", "eval", path(thinned), "--data", judge(), "--against", path(name), *WINDOWS)
+
+
+def speed():
+    for name in MODELS:
+        for thinned in [name] + [f"{name}-{p}" for p in PERCENTS]:
+            run(thinned + ".bench", "bench", path(thinned), "--data", judge())
+
+
+def table():
+    print("| model | | live neurons | perplexity | KL | MLP bytes | dense tokens/s | sparse tokens/s | ratio |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
+
+    def number(value, form):
+        return "" if value is None else format(value, form)
+
+    def read(name):
+        kept = path(name + ".json")
+        return json.load(open(kept)) if os.path.exists(kept) else {}
+
+    for name in MODELS:
+        for p in [None] + PERCENTS:
+            thinned = name if p is None else f"{name}-{p}"
+            law, judged = read(f"{name}-{p or PERCENTS[0]}.sparsity"), read(f"{name}-{p or PERCENTS[0]}.eval")
+            decode = read(thinned + ".bench")
+            if p is None:
+                live = 1 - law["exact_zeros"] if law else None
+                perplexity, kl, bytes_read = judged.get("base_perplexity"), None, law.get("lossless_mlp_bytes")
+            else:
+                point = law["ppl"][0] if law else {}
+                live = 1 - point["sparsity"] if law else None
+                perplexity, kl, bytes_read = judged.get("perplexity"), judged.get("kl"), point.get("mlp_bytes")
+            print(f"| {name if p is None else ''} | {'lossless' if p is None else f'PPL-{p} %'} |"
+                  f" {number(live, '.1%')} | {number(perplexity, '.2f')} | {number(kl, '.4f')} |"
+                  f" {number(bytes_read, '.1%')} | {number(decode.get('dense_tokens_per_second'), '.0f')} | {number(decode.get('sparse_tokens_per_second'), '.0f')} |"
+                  f" {number(decode.get('speedup'), '.2f')} |")
+
+
+if __name__ == "__main__":
+    os.makedirs(OUT, exist_ok=True)
+    for part in sys.argv[4:] or ["train", "measure", "speed", "table"]:
+        {"train": train, "measure": measure, "speed": speed, "table": table}[part]()
