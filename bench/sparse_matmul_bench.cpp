@@ -1,5 +1,5 @@
 // Sparse products beside the dense one, in turns, over matrices that together lie far beyond the caches:
-// bench_sparse_matmul [f32|bf16|q8_0|q4_0]...
+// bench_sparse_matmul [f32|bf16|q8_0|q4_0]... Of several rows, `active` is the union.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -68,8 +68,14 @@ void compare(Backend& backend, DType dtype, i64 in, i64 out, i64 rows) {
     i64 at = 0;
     const auto next = [&] { return static_cast<size_t>(at++ % copies); };
     for (int turn = 0; turn < 40; ++turn) {
-      for (i64 i = 0; i < z.size(); ++i) z.data()[i] = random.uniform() < active ? x.data()[i] : 0;
-      for (float& value : s) value = random.uniform() < active ? 1.0f : 0.0f;
+      for (i64 i = 0; i < in; ++i) {
+        const bool live = random.uniform() < active;
+        for (i64 n = 0; n < rows; ++n) z(n, i) = live ? x(n, i) : 0;
+      }
+      for (i64 i = 0; i < out; ++i) {
+        const float live = random.uniform() < active ? 1.0f : 0.0f;
+        for (i64 n = 0; n < rows; ++n) s(n, i) = live;
+      }
       dense.push_back(seconds(backend, Matmul{.y = y, .x = z, .w = w[next()], .bias = {}, .compute = Compute::f32}));
       selected.push_back(seconds(backend, SelectedMatmul{.y = y, .x = x, .w = w[next()], .s = s}));
       dense.push_back(seconds(backend, Matmul{.y = y, .x = z, .w = w[next()], .bias = {}, .compute = Compute::f32}));
@@ -94,7 +100,9 @@ int main(int count, char** arguments) {
   std::vector<std::string_view> types(arguments + 1, arguments + count);
   if (types.empty()) types = {"f32", "bf16", "q8_0", "q4_0"};
   for (const std::string_view type : types) {
-    compare(*backend, *dtype_from_name(type), 2048, 5632, 1);
-    compare(*backend, *dtype_from_name(type), 5632, 2048, 1);
+    for (const i64 rows : {1, 4, 8}) {
+      compare(*backend, *dtype_from_name(type), 2048, 5632, rows);
+      compare(*backend, *dtype_from_name(type), 5632, 2048, rows);
+    }
   }
 }

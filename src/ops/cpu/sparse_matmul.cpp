@@ -84,9 +84,10 @@ HWY_INLINE void scale_together(const Block* const* rows, i64 b, const float* f, 
                d, scales + r);
 }
 
+// y += sum_r f_r row_r over [0, cols), row after row.
 template <int R, class Block>
-HWY_INLINE void add_blocks_together(const Block* const* rows, const Block* const* later, const float* f, i64 N,
-                                    i64 cols, float* y, i64 stride) {
+HWY_INLINE void add_blocks_together(const Block* const* rows, const Block* const* later, const float* f, i64 cols,
+                                    float* y) {
   using U = Unpacked<Block>;
   const BlockLanes d;
   constexpr i64 size = static_cast<i64>(sizeof(Block)), together = std::max<i64>(64 / size, 1);
@@ -98,36 +99,48 @@ HWY_INLINE void add_blocks_together(const Block* const* rows, const Block* const
       for (int r = 0; r < R; ++r)
         for (i64 byte = 0; byte < size; byte += 64) hwy::Prefetch(reinterpret_cast<const u8*>(later[r] + b) + byte);
     for (int r = 0; r < R; ++r) unpack(rows[r][b], u[r]);
-    for (i64 n = 0; n < N; ++n) {
-      if constexpr (plain) scale_together<R>(rows, b, f + n * R, scales);
-      for (i64 g = 0; g < U::groups; ++g) {
-        if constexpr (!plain)
-          for (int r = 0; r < R; ++r) scales[r] = f[n * R + r] * u[r].scale[g];
-        for (i64 i = g * U::group_size; i < (g + 1) * U::group_size; i += static_cast<i64>(hn::Lanes(d))) {
-          auto sum = hn::LoadU(d, y + n * stride + i);
-          for (int r = 0; r < R; ++r) {
-            sum = hn::MulAdd(hn::Set(d, scales[r]), integers(d, u[r].q + i), sum);
-            if constexpr (U::has_bases) sum = hn::Add(sum, hn::Set(d, f[n * R + r] * u[r].base[g]));
-          }
-          hn::StoreU(sum, d, y + n * stride + i);
+    if constexpr (plain) scale_together<R>(rows, b, f, scales);
+    for (i64 g = 0; g < U::groups; ++g) {
+      if constexpr (!plain)
+        for (int r = 0; r < R; ++r) scales[r] = f[r] * u[r].scale[g];
+      for (i64 i = g * U::group_size; i < (g + 1) * U::group_size; i += static_cast<i64>(hn::Lanes(d))) {
+        auto sum = hn::LoadU(d, y + i);
+        for (int r = 0; r < R; ++r) {
+          sum = hn::MulAdd(hn::Set(d, scales[r]), integers(d, u[r].q + i), sum);
+          if constexpr (U::has_bases) sum = hn::Add(sum, hn::Set(d, f[r] * u[r].base[g]));
         }
+        hn::StoreU(sum, d, y + i);
       }
     }
   }
 }
 #else
 template <int R, class Block>
-void add_blocks_together(const Block* const* rows, const Block* const*, const float* f, i64 N, i64 cols, float* y,
-                         i64 stride) {
+void add_blocks_together(const Block* const* rows, const Block* const*, const float* f, i64 cols, float* y) {
   std::array<float, static_cast<size_t>(block_size(Block::dtype))> values;
   for (int r = 0; r < R; ++r)
     for (i64 j = 0; j < cols; j += block_size(Block::dtype)) {
       blocks_to_float(rows[r] + j / block_size(Block::dtype), 1, values.data());
-      for (i64 n = 0; n < N; ++n)
-        for (size_t i = 0; i < values.size(); ++i) y[n * stride + j + static_cast<i64>(i)] += f[n * R + r] * values[i];
+      for (size_t i = 0; i < values.size(); ++i) y[j + static_cast<i64>(i)] += f[r] * values[i];
     }
 }
 #endif
+
+// The same for N vectors y_n of length `stride`: the rows become floats once for all of them.
+template <int R, class Block>
+HWY_INLINE void add_as_floats(const Block* const* rows, const float* f, i64 N, i64 cols, float* y, i64 stride) {
+  constexpr i64 size = block_size(Block::dtype), most = std::max<i64>(512, size);
+  alignas(64) float values[R * most];
+  const float* parts[R];
+  for (i64 begin = 0; begin < cols; begin += most) {
+    const i64 count = std::min(most, cols - begin);
+    for (int r = 0; r < R; ++r) {
+      blocks_to_float(rows[r] + begin / size, count / size, values + r * most);
+      parts[r] = values + r * most;
+    }
+    add_together<R>(parts, parts, f, N, count, y + begin, stride);
+  }
+}
 
 // Formats of few instructions an element, of which several rows at once are worth their code.
 template <class Element>
@@ -159,9 +172,12 @@ struct LiveRows {
         rows[r] = part(i + r), later[r] = part(i + R + r);
         for (i64 n = 0; n < N; ++n) f[n * R + r] = op.x(n, live[i + r]);
       }
-      if constexpr (requires { Element::dtype; })
-        add_blocks_together<R>(rows, later, f, N, cols, op.y.data() + begin, stride);
-      else
+      if constexpr (requires { Element::dtype; }) {
+        if (N == 1)
+          add_blocks_together<R>(rows, later, f, cols, op.y.data() + begin);
+        else
+          add_as_floats<R>(rows, f, N, cols, op.y.data() + begin, stride);
+      } else
         add_together<R>(rows, later, f, N, cols, op.y.data() + begin, stride);
     }
     return i;
