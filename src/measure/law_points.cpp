@@ -111,9 +111,17 @@ double perplexity_at(const LawPoint& point, double cett) {
 
 double activation_ratio_at(const LawPoint& point, double cett) {
   const Between b = around(point, cett);
-  const double part = b.low.cett > 0 ? b.part(std::log(cett), std::log(b.low.cett), std::log(b.high.cett))
-                                     : b.part(cett, b.low.cett, b.high.cett);
-  return std::lerp(b.low.activation_ratio, b.high.activation_ratio, part);
+  const auto line = [&](const TriedCett& low, const TriedCett& high) {
+    return std::lerp(low.activation_ratio, high.activation_ratio,
+                     b.part(std::log(cett), std::log(low.cett), std::log(high.cett)));
+  };
+  if (b.low.cett > 0) return line(b.low, b.high);
+  // Below the least CETT tried the line above it goes on; two that are close would not tell its slope.
+  constexpr double apart = 1.4;
+  const auto far = std::find_if(point.tried.begin(), point.tried.end() - 1,
+                                [&](const TriedCett& tried) { return tried.cett >= apart * b.high.cett; });
+  return cett > 0 && far->cett > b.high.cett ? std::min(line(b.high, *far), b.low.activation_ratio)
+                                             : b.low.activation_ratio;
 }
 
 std::optional<double> shared_cett(std::span<const LawPoint> points, i64 last, double percent) {

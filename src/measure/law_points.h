@@ -37,7 +37,7 @@ std::vector<LawPoint> read_law_points(const fs::path& path);
 // / 100) times their mean dense one. Nothing when one of them says nothing of other CETTs.
 std::optional<double> shared_cett(std::span<const LawPoint> points, i64 last, double percent);
 // Between the CETTs tried: the logarithm of the perplexity is linear in the square of the CETT, the ratio in its
-// logarithm.
+// logarithm, at most that of the dense model.
 double perplexity_at(const LawPoint& point, double cett);
 double activation_ratio_at(const LawPoint& point, double cett);
 

@@ -101,19 +101,20 @@ SparsityPoint SparsitySearch::measure(const std::vector<Truncation>& layers) con
   return point;
 }
 
+const SparsityPoint& SparsitySearch::measure_at(const TruncationRule& rule, double number) {
+  auto& tried = tried_[rule.name];
+  const auto found = tried.find(number);
+  if (found != tried.end()) return found->second;
+  SparsityPoint point = measure(rule.at(number));
+  point.at = number;
+  return tried.emplace(number, std::move(point)).first->second;
+}
+
 SparsityPoint SparsitySearch::at_rise(const TruncationRule& rule, double percent, double resolution) {
   const double limit = dense_ * (1 + percent / 100);
-  auto& tried = tried_[rule.name];
-  const auto measured = [&](double at) -> const SparsityPoint& {
-    const auto found = tried.find(at);
-    if (found != tried.end()) return found->second;
-    SparsityPoint point = measure(rule.at(at));
-    point.at = at;
-    return tried.emplace(at, std::move(point)).first->second;
-  };
   double low = 0, high = 1;
-  measured(low);
-  for (const auto& [at, point] : tried) {  // what is known narrows the search
+  measure_at(rule, low);
+  for (const auto& [at, point] : tried_[rule.name]) {  // what is known narrows the search
     if (point.perplexity <= limit)
       low = std::max(low, at);
     else
@@ -123,9 +124,9 @@ SparsityPoint SparsitySearch::at_rise(const TruncationRule& rule, double percent
   if (low > high) low = 0;
   while (high - low > resolution) {
     const double middle = (low + high) / 2;
-    (measured(middle).perplexity <= limit ? low : high) = middle;
+    (measure_at(rule, middle).perplexity <= limit ? low : high) = middle;
   }
-  SparsityPoint point = measured(low);
+  SparsityPoint point = measure_at(rule, low);
   point.percent = percent;
   return point;
 }

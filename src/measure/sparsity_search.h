@@ -45,7 +45,8 @@ class SparsitySearch {
   // The sparsest point found whose perplexity is at most (1 + percent / 100) times the dense one, by bisection of the
   // rule's number to within `resolution`. Each rule's points are remembered for the next percentage.
   SparsityPoint at_rise(const TruncationRule& rule, double percent, double resolution = 1.0 / 1024);
-  // Every point of a rule that at_rise() measured, by the rule's number.
+  const SparsityPoint& measure_at(const TruncationRule& rule, double number);
+  // Every point of a rule that was measured by these two, by the rule's number.
   std::map<double, SparsityPoint> tried(const TruncationRule& rule) const {
     const auto found = tried_.find(rule.name);
     return found == tried_.end() ? std::map<double, SparsityPoint>() : found->second;

@@ -188,6 +188,8 @@ class Ladder {
     SparsitySearch search(model, *backend_, recipe.precision, context, loss);
     const TruncationRule rule = cett_rule(model.config, profile);
     const SparsityPoint found = search.at_rise(rule, spec_.percent);
+    for (const double factor : {0.5, 0.7, 1.4})
+      search.measure_at(rule, factor * found.at);  // for law fit --cett shared
     LawPoint point{.model = ladder_model_name(architecture),
                    .activation = std::string(name_of(architecture.activation)),
                    .tokens = static_cast<double>(step * step_tokens(recipe)),
