@@ -12,7 +12,7 @@ namespace generic {
 template <class Real>
 struct L1Norm {
   static constexpr const char* name = "L1Norm";
-  Out<Real, 1> norm;  // (1)
+  Out<Real, 1> norm;    // (1)
   Sum<Real, 1> active;  // (F)  exact up to 2^24
   In<Real, 2> h;        // (N, F)
 
