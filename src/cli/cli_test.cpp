@@ -401,6 +401,30 @@ TEST_F(CliTest, ChatPutsAMessageAsTheModelsTemplateDoes) {
   EXPECT_THAT(error_of("generate @talker --system x", 2), HasSubstr("--chat"));
 }
 
+TEST_F(CliTest, ThresholdsOfInputsAreFoundStoredAndUsed) {
+  write_text(folder / "held-out.txt", embedded_corpus(6000, 6).text);
+  const std::string common =
+      "sparsity @model --calibrate @text.txt --data @held-out.txt --inputs --held-out-tokens 512 ";
+  for (const std::string allocation : {"greedy", "uniform"}) {
+    const Json report = json_of(common + "--target 30,50 --greedy-tokens 32 --store 50 --out @" + allocation +
+                                " --allocation " + allocation);
+    ASSERT_EQ(report["inputs"].size(), 2u);
+    EXPECT_NEAR(report["inputs"][0]["left_out"].get<double>(), 0.3, 0.05) << allocation;
+    EXPECT_NEAR(report["inputs"][1]["left_out"].get<double>(), 0.5, 0.05) << allocation;
+    EXPECT_GT(report["inputs"][1]["speedup_bound"].get<double>(), report["inputs"][0]["speedup_bound"].get<double>());
+    const double dense = json_of("eval @model --data @held-out.txt")["perplexity"].get<double>();
+    EXPECT_NE(json_of("eval @" + allocation + " --data @held-out.txt")["perplexity"].get<double>(), dense);
+    EXPECT_EQ(run("generate @" + allocation + " --prompt the --tokens 3 --temperature 0").code, 0);
+  }
+  const Json budget = json_of(common + "--ppl 5 --allocation uniform");
+  EXPECT_LE(budget["inputs"][0]["perplexity"].get<double>(), 1.05 * budget["dense_perplexity"].get<double>());
+  EXPECT_THAT(run("convert @greedy @greedy.gguf").err, HasSubstr("thresholds of inputs"));
+  EXPECT_EQ(run(common + "--allocation fair").code, 2);
+  EXPECT_EQ(run(common + "--target 95").code, 2);
+  EXPECT_EQ(run(common + "--target 30,50 --store 40 --out @never").code, 2);
+  EXPECT_THAT(run("sparsity @model --calibrate @text.txt --data @held-out.txt --target 30").err, HasSubstr("--inputs"));
+}
+
 TEST_F(CliTest, AFullDiskIsAnError) {
   if (!fs::exists("/dev/full")) GTEST_SKIP() << "this system has no /dev/full";
   const int status = std::system(SPARSAM_BINARY " corpus --tokens 100 >/dev/full 2>/dev/null");
@@ -434,7 +458,7 @@ TEST_F(CliTest, GrowsParameterTokens) {
   EXPECT_THAT(error_of("grow @tokens --params 2x --freeze-old --out @x", 2), HasSubstr("--freeze-old"));
   EXPECT_THAT(error_of("grow @model --params 2x --out @x", 2), HasSubstr("no parameter tokens"));
   EXPECT_THAT(error_of("grow @tokens --params 2x --out @tokens", 2), HasSubstr("is the model itself"));
-  EXPECT_THAT(error_of("convert @tokens --out @x.gguf", 1), HasSubstr("does not have parameter tokens"));
+  EXPECT_THAT(error_of("convert @tokens @x.gguf", 1), HasSubstr("does not have parameter tokens"));
 }
 
 }  // namespace

@@ -14,8 +14,8 @@ struct MlpActivations {
   TokenActivations tokens;    // where these are the whole feed-forward
 };
 
-// Return the branch (N, C), to be added to x. `sparse` may be null; with it neurons are left out, and where it holds
-// the transposed down projection the weights of neurons that are zero are not read for few rows (decoding).
+// Return the branch (N, C), to be added to x. `sparse` may be null; with it neurons and small inputs are left out, and
+// where it holds transposed weights, what belongs to zeros is not read for few rows (decoding).
 Out<float, 2> mlp_forward(const Execution& e, const Mlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,
                           MlpActivations& kept, const SparseLayer* sparse);
 Out<float, 2> mlp_forward(const Execution& e, const GatedMlp& mlp, const MlpParams<Matrix>& w, In<float, 2> x,

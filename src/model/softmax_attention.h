@@ -28,7 +28,7 @@ struct AttentionActivations {
 void rotate(const Execution& e, Out<float, 2> heads, i64 head_dim, bool inverse);
 
 // Returns the branch (N, C), to be added to x. With a cache, the rows are `length` new positions of one sequence from
-// `start` on, appended to it; without, whole sequences.
+// `start` on, appended to it; without, whole sequences. With `sparse`, small inputs are left out as in an MLP.
 Out<float, 2> attention_forward(const Execution& e, const SoftmaxAttention& attention, const AttentionParams<Matrix>& w,
                                 In<float, 2> x, AttentionActivations& kept, const LayerCache* cache, i64 start,
                                 const SparseLayer* sparse = nullptr);
