@@ -223,11 +223,11 @@ TEST_F(TransformerTest, GradientsAreSummed) {
 // Keys and values of every layer for `capacity` positions.
 struct Caches {
   std::vector<Buffer> buffers;
-  std::vector<LayerCache> layers;
+  std::vector<MixerCache> layers;
 
   Caches(const Config& config, i64 capacity) {
     for (const Layer& layer : config.layers) {
-      LayerCache& cache = layers.emplace_back();
+      LayerCache& cache = layers.emplace_back().attention;
       if (const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer))
         for (MutableMatrix* m : {&cache.keys, &cache.values}) {
           const i64 rows = a->kv_heads * capacity;
