@@ -13,10 +13,31 @@ namespace sparsam {
 
 namespace {
 
+Json tokens_json(const ParameterTokens& t) {
+  return {{"tokens", t.tokens}, {"tau", t.tau}, {"theta", enum_name(t.theta)}};
+}
+
 Json attention_json(const Layer& layer) {
+  if (const auto* a = std::get_if<LogSumExpAttention>(&layer.mixer))
+    return {{"kind", "log_sum_exp"},
+            {"heads", a->heads},
+            {"kv_heads", a->kv_heads},
+            {"head_dim", a->head_dim},
+            {"value_dim", a->values_of_head()},
+            {"log_values", a->log_values},
+            {"key_cap", a->key_cap},
+            {"head_scale", a->head_scale},
+            {"decay", a->decay},
+            {"convolution", a->convolution},
+            {"window", a->window},
+            {"state_elements", a->state_elements()}};
   const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer);
   if (!a) return nullptr;
-  return {{"heads", a->heads}, {"kv_heads", a->kv_heads}, {"head_dim", a->head_dim}};
+  Json json{{"heads", a->heads}, {"kv_heads", a->kv_heads}, {"head_dim", a->head_dim}};
+  for (const auto& [name, tokens] :
+       {std::pair("q", &a->q), std::pair("k", &a->k), std::pair("v", &a->v), std::pair("o", &a->o)})
+    if (tokens->present()) json[name] = tokens_json(*tokens);
+  return json;
 }
 
 Json mlp_json(const Layer& layer) {
@@ -25,6 +46,7 @@ Json mlp_json(const Layer& layer) {
   };
   if (const auto* m = std::get_if<Mlp>(&layer.mlp)) return json(*m, false);
   if (const auto* m = std::get_if<GatedMlp>(&layer.mlp)) return json(*m, true);
+  if (const auto* t = std::get_if<ParameterTokens>(&layer.mlp)) return tokens_json(*t);
   return nullptr;
 }
 
@@ -43,13 +65,25 @@ Json layer_json(const Config& config, size_t index) {
 
 std::string layer_text(const Layer& layer) {
   std::string text = "no attention";
-  if (const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer))
+  if (const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer)) {
     text = fmt::format("attention {} heads of {}, {} key-value heads", a->heads, a->head_dim, a->kv_heads);
+    if (a->q.present() || a->k.present() || a->v.present() || a->o.present())
+      text += fmt::format(", parameter tokens q {} k {} v {} o {}", a->q.tokens, a->k.tokens, a->v.tokens, a->o.tokens);
+  }
+  if (const auto* a = std::get_if<LogSumExpAttention>(&layer.mixer)) {
+    text = fmt::format("log-sum-exp attention {} heads of {}, {} states", a->heads, a->head_dim, a->kv_heads);
+    if (a->log_values) text += ", values in log space";
+    if (a->decay) text += ", decay";
+    if (a->convolution) text += fmt::format(", convolution of {}", a->convolution);
+    if (a->window) text += fmt::format(", window of {}", a->window);
+  }
   const auto describe_mlp = [](const auto& m, const char* kind) {
     return fmt::format("{} {} {}", kind, m.hidden, name_of(m.activation));
   };
   if (const auto* m = std::get_if<Mlp>(&layer.mlp)) return text + "; " + describe_mlp(*m, "MLP");
   if (const auto* m = std::get_if<GatedMlp>(&layer.mlp)) return text + "; " + describe_mlp(*m, "gated MLP");
+  if (const auto* t = std::get_if<ParameterTokens>(&layer.mlp))
+    return text + fmt::format("; {} parameter tokens", t->tokens);
   return text + "; no MLP";
 }
 
@@ -111,6 +145,7 @@ Json model_json(const std::string& path, const Model& model, const std::optional
           {"bytes_by_dtype", parts.bytes_by_dtype},
           {"decode_bytes", decode_bytes(model)},
           {"cache_bytes_per_token", cache_bytes_per_token(config)},
+          {"state_bytes", state_elements(config) * size_of(DType::f32)},
           {"flops_per_token", flops_per_token(config, static_cast<double>(config.context) / 2)},
           {"tokenizer", tokenizer_json(tokenizer)},
           {"per_layer", per_layer}};
@@ -147,6 +182,9 @@ void print_model(const std::string& path, const Model& model, const std::optiona
   fmt::print("  weights          {}\n", fmt::join(dtypes, ", "));
   fmt::print("  cache per token  {} bytes in f16; {} for all {} positions\n", number(cache_bytes_per_token(config)),
              format_bytes(static_cast<double>(cache_bytes_per_token(config) * config.context)), number(config.context));
+  if (state_elements(config))
+    fmt::print("  state            {} for any number of positions\n",
+               format_bytes(static_cast<double>(state_elements(config) * size_of(DType::f32))));
   fmt::print("  operations       {} M per token in the middle of its context\n",
              number(flops_per_token(config, static_cast<double>(config.context) / 2) / 1e6));
   fmt::print("  shape            dim {}, vocabulary {}{}, {} norm, {} positions, {} residual\n", config.dim,
@@ -183,8 +221,7 @@ std::optional<Tokenizer> tokenizer_beside(const fs::path& path) {
     const GgufFile file = GgufFile::open(path);
     return GgufFields(file).find("tokenizer.ggml.model") ? std::optional(Tokenizer::load(path)) : std::nullopt;
   }
-  const bool has = fs::exists(path / "tokenizer.json") || fs::exists(path / "tokenizer.model");
-  return has ? std::optional(Tokenizer::load(path)) : std::nullopt;
+  return tokenizer_file(path) ? std::optional(Tokenizer::load(path)) : std::nullopt;
 }
 
 Json inspect_file(FileKind kind, const fs::path& path) {

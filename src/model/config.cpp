@@ -328,6 +328,12 @@ Architecture tokenformer(i64 vocab, i64 context, i64 layers, i64 dim, i64 heads,
           .rotary_channels = dim / heads / 4};
 }
 
+// A shape with attention at constant cost: decay, convolution and a window of exact attention, which add up.
+Architecture constant_cost(Architecture a) {
+  a.mixer = Mixer::lse, a.decay = true, a.convolution = 4, a.window = 16;
+  return a;
+}
+
 // Llama's shape at four sizes and GPT-2's. Parameters at the preset's own vocabulary: 0.5, 3, 12, 29 and 124 M.
 const std::vector<std::pair<std::string, Architecture>>& presets() {
   static const std::vector<std::pair<std::string, Architecture>> list{
@@ -349,6 +355,10 @@ const std::vector<std::pair<std::string, Architecture>>& presets() {
         .qkv_bias = true,
         .out_bias = true,
         .mlp_bias = true}},
+      {"lse-nano", constant_cost({.vocab = 1024, .context = 128, .layers = 4, .dim = 96, .heads = 3})},
+      {"lse-micro", constant_cost({.vocab = 2048, .context = 256, .layers = 6, .dim = 192, .heads = 6})},
+      {"lse-mini", constant_cost({.vocab = 4096, .context = 256, .layers = 6, .dim = 384, .heads = 6})},
+      {"lse-small", constant_cost({.vocab = 8192, .context = 512, .layers = 8, .dim = 512, .heads = 8})},
       {"tokenformer-nano", tokenformer(1024, 128, 4, 96, 3, 72, 288)},
       {"tokenformer-mini", tokenformer(4096, 256, 6, 384, 6, 288, 1152)},
       {"tokenformer-small", tokenformer(8192, 512, 8, 512, 8, 384, 1536)},

@@ -44,7 +44,7 @@ void load_dy(const LogAttentionBackward& op, i64 b, i64 h, i64 begin, i64 n, con
     } else if (p.shift) {
       for (i64 c = 0; c < D; ++c) delta += dy[c], row[c] = dy[c] / std::exp(y[c] - p.shift[c]);
     } else {
-      for (i64 c = 0; c < D; ++c) delta += dy[c] * y[c];
+      delta = row_dot(dy, y, D);
     }
     p.delta[i] = delta;
   }

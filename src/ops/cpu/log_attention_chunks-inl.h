@@ -36,6 +36,17 @@ HWY_INLINE float panel_dot(const float* a, const float* b, i64 padded) {
   for_panel(padded, [&](auto, i64 i) HWY_ATTR { sum = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum); });
   return hn::GetLane(hn::SumOfLanes(d, sum));
 }
+// a . b over rows without padding
+HWY_INLINE float row_dot(const float* a, const float* b, i64 n) {
+  const PanelTag d;
+  const i64 lanes = static_cast<i64>(hn::Lanes(d));
+  PanelVector sum = hn::Zero(d);
+  i64 i = 0;
+  for (; i + lanes <= n; i += lanes) sum = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum);
+  float total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; i < n; ++i) total += a[i] * b[i];
+  return total;
+}
 // The sum of the first n of a row that has room for whole vectors.
 HWY_INLINE float panel_sum(const float* x, i64 n) {
   const PanelTag d;
