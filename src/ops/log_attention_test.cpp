@@ -271,8 +271,11 @@ void run_cpu(const Op& op) { make_backend("cpu")->run(op); }
 // Inputs on which exponentials overflow, or one token hides all before it.
 TEST(LogAttention, EqualsTheQuadraticFormUnderStress) {
   const Heads shape{1, 130, 2, 1, 8, 8};
-  for (const auto& [deviation, limit] :
-       std::vector<std::pair<double, double>>{{1, 2e-6}, {5, 3e-6}, {20, 4e-6}, {60, 6e-6}}) {
+  struct Level {
+    double deviation, limit;
+  };
+  for (const Level& level : {Level{1, 2e-6}, Level{5, 3e-6}, Level{20, 4e-6}, Level{60, 6e-6}}) {
+    const double deviation = level.deviation, limit = level.limit;
     Case<float> c(shape, 7, deviation);
     const auto run = [&](const char* what) {
       run_cpu(c.forward);

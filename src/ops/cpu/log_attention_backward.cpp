@@ -313,7 +313,7 @@ void bidirectional_backward(const LogAttentionBackward& op, i64 b, i64 g, const 
   const i64 first = g * heads / groups, last = (g + 1) * heads / groups;
   const GroupTokens tokens = group_tokens(op, b, g);
   const auto chunk_at = [&](i64 t) {
-    return Chunk{t, std::min(chunk_tokens, time - t), p.keys + t * e, nullptr, p.factors, p.high};
+    return Chunk{t, std::min(chunk_tokens, tokens.time - t), p.keys + t * e, nullptr, p.factors, p.high};
   };
   see_all_keys(tokens, p.scale, p.factors);
   rescale(p.factors, E, d, p.sums, p.mass);
