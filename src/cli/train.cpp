@@ -51,6 +51,7 @@ std::function<void(S&)> add_fields(CLI::App& app, const char* group) {
 }
 
 std::string activity_text(const std::vector<LayerActivity>& layers) {
+  if (layers.empty()) return "no MLP";
   return fmt::format("{:.1f} % active, {:.1f} % dead", 100 * mean_over(layers, &LayerActivity::activation_ratio),
                      100 * mean_over(layers, &LayerActivity::dead_neurons));
 }
@@ -97,9 +98,10 @@ class Reporter {
   void step(const StepMetrics& metrics) {
     const double speed = static_cast<double>(metrics.step_tokens) / metrics.seconds;
     speed_ = speed_ == 0 ? speed : 0.9 * speed_ + 0.1 * speed;
-    std::string text =
-        fmt::format("step {}  loss {:.3f}  {:.1f} % active  {} tokens/s", metrics.step, metrics.loss,
-                    100 * mean_over(metrics.activity, &LayerActivity::activation_ratio), format_count(speed_));
+    std::string text = fmt::format("step {}  loss {:.3f}", metrics.step, metrics.loss);
+    if (!metrics.activity.empty())
+      text += fmt::format("  {:.1f} % active", 100 * mean_over(metrics.activity, &LayerActivity::activation_ratio));
+    text += fmt::format("  {} tokens/s", format_count(speed_));
     if (info_.peak_flops > 0)
       text += fmt::format("  {:.0f} % of peak", 100 * speed_ * info_.flops_per_token / info_.peak_flops);
     const double done = static_cast<double>(metrics.step - info_.first_step);

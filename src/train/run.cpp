@@ -185,6 +185,12 @@ class Run {
 
  private:
   void make_trainer() {
+    const auto has_neurons = [](const Layer& layer) {
+      return has_mlp(layer) && !std::holds_alternative<ParameterTokens>(layer.mlp);
+    };
+    const auto& layers = inputs_.config.layers;
+    if (options_.recipe.l1 != "0" && std::none_of(layers.begin(), layers.end(), has_neurons))
+      fail_usage("--l1 {} is of the MLPs' activations, and this model has no MLP", options_.recipe.l1);
     auto specs = parameter_specs(inputs_.config);
     if (options_.recipe.mup_base > 0) apply_mup_deviations(specs, inputs_.config.dim);
     auto weights = std::make_shared<FlatParams>(specs);
