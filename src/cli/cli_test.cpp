@@ -458,6 +458,7 @@ TEST_F(CliTest, GrowsParameterTokens) {
   EXPECT_THAT(error_of("grow @tokens --params 2x --freeze-old --out @x", 2), HasSubstr("--freeze-old"));
   EXPECT_THAT(error_of("grow @model --params 2x --out @x", 2), HasSubstr("no parameter tokens"));
   EXPECT_THAT(error_of("grow @tokens --params 2x --out @tokens", 2), HasSubstr("is the model itself"));
+  EXPECT_THAT(error_of("sparsity @tokens --calibrate @text.txt --data @text.txt", 2), HasSubstr("parameter tokens"));
   EXPECT_THAT(error_of("convert @tokens @x.gguf", 1), HasSubstr("does not have parameter tokens"));
 }
 

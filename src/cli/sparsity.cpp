@@ -1,6 +1,7 @@
 // sparsam sparsity: how few neurons of the MLPs a text needs, and at what perplexity.
 #include "cli/sparsity.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -208,6 +209,9 @@ Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
                fmt::join(points, ","));
   if (!flags.out.empty()) check_output("sparsity", flags.out, flags.model.path);
   OpenModel open = open_model(flags.model);
+  const auto& layers = open.model.config.layers;
+  if (std::any_of(layers.begin(), layers.end(), has_parameter_tokens))
+    fail_usage("sparsity: {} has parameter tokens; what is measured is of MLPs and matrices alone", open.path);
   check_finite(open.model, open.path);
   open.model.config.inputs = {};  // thresholds are measured on the whole model
   if (!inputs.wanted) open.model.config.truncation.clear();
