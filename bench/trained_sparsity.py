@@ -5,8 +5,8 @@
 
 train    three models of 4.3 M parameters on PTB/ptb.train.txt: SiLU, ReLU, ReLU with a progressive L1 penalty; the same
          text, tokenizer, seed, steps and learning rates. Interrupted runs go on where they stopped.
-measure  of each model PPL-1, 5 and 10 %: thresholds from 16,384 tokens of ptb.train.txt, chosen on 8,192 of ptb.valid.txt,
-         judged on the first 100 kB of ptb.test.txt, which neither training nor search has seen (perplexity, and KL
+measure  of each model PPL-1, 5 and 10 %: thresholds from 16,384 tokens of ptb.train.txt, chosen on 8,192 of
+         ptb.valid.txt, judged on the first 100 kB of ptb.test.txt, which neither training nor search has seen (perplexity, and KL
          divergence from the dense model), all in windows of 128 tokens that overlap by 16.
 speed    decoding of the test text, sparse beside dense in one run: on a quiet machine.
 table    prints what was measured as Markdown.
@@ -50,10 +50,6 @@ def beginning(part, size):
     return kept
 
 
-def judge():
-    return beginning("test", 100_000)
-
-
 def run(name, *arguments):
     """The JSON that a verb prints, kept in OUT/name.json."""
     kept = path(name + ".json")
@@ -67,34 +63,41 @@ def run(name, *arguments):
         return json.load(file)
 
 
+def side_by_side(one):
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        list(threads.map(one, MODELS))
+
+
 def train():
     def one(name):
         started = os.path.isdir(path(name)) and any(f.startswith("checkpoint-") for f in os.listdir(path(name)))
         how = ["--resume"] if started else [
-            "--preset", "micro", *SHAPE, *MODELS[name], "--data", text("train"), "--valid", text("valid"), "--steps", str(STEPS),
-            "--batch", str(BATCH), "--sequence", str(LENGTH), "--lr", "2e-3", "--seed", "1", "--eval-every", "200",
-            "--save-every", "50", "--keep", "1"]
+            "--preset", "micro", *SHAPE, *MODELS[name], "--data", text("train"), "--valid", text("valid"),
+            "--steps", str(STEPS), "--batch", str(BATCH), "--sequence", str(LENGTH), "--lr", "2e-3", "--seed", "1",
+            "--eval-every", "200", "--save-every", "50", "--keep", "1"]
         run(name + ".train", "train", "--out", path(name), "--threads", "1", *how)
 
-    with concurrent.futures.ThreadPoolExecutor() as side_by_side:
-        list(side_by_side.map(one, MODELS))
+    side_by_side(one)
 
 
 def measure():
-    for name in MODELS:
+    def one(name):
         for p in PERCENTS:
             thinned = f"{name}-{p}"
             if not os.path.exists(path(thinned + ".sparsity.json")):
                 shutil.rmtree(path(thinned), ignore_errors=True)  # of an interrupted search
-            run(thinned + ".sparsity", "sparsity", path(name), "--calibrate", beginning("train", 200_000),
-                "--data", text("valid"), "--ppl", str(p), "--store", str(p), "--out", path(thinned), "--held-out-tokens", "8192", *WINDOWS)
-            run(thinned + ".eval", "eval", path(thinned), "--data", judge(), "--against", path(name), *WINDOWS)
+            run(thinned + ".sparsity", "sparsity", path(name), "--calibrate", calibration, "--data", text("valid"),
+                "--ppl", str(p), "--store", str(p), "--out", path(thinned), "--held-out-tokens", "8192", *WINDOWS)
+            run(thinned + ".eval", "eval", path(thinned), "--data", judge, "--against", path(name), *WINDOWS)
+
+    calibration, judge = beginning("train", 200_000), beginning("test", 100_000)
+    side_by_side(one)
 
 
 def speed():
     for name in MODELS:
         for thinned in [name] + [f"{name}-{p}" for p in PERCENTS]:
-            run(thinned + ".bench", "bench", path(thinned), "--data", judge())
+            run(thinned + ".bench", "bench", path(thinned), "--data", beginning("test", 100_000))
 
 
 def table():
@@ -113,16 +116,15 @@ def table():
             thinned = name if p is None else f"{name}-{p}"
             law, judged = read(f"{name}-{p or PERCENTS[0]}.sparsity"), read(f"{name}-{p or PERCENTS[0]}.eval")
             decode = read(thinned + ".bench")
-            if p is None:
-                live = 1 - law["exact_zeros"] if law else None
-                perplexity, kl, bytes_read = judged.get("base_perplexity"), None, law.get("lossless_mlp_bytes")
-            else:
-                point = law["ppl"][0] if law else {}
-                live = 1 - point["sparsity"] if law else None
-                perplexity, kl, bytes_read = judged.get("perplexity"), judged.get("kl"), point.get("mlp_bytes")
+            live = bytes_read = None
+            if law:  # gate, the up rows that the gate leaves, the down rows of live neurons: a third of the MLP each
+                live = 1 - (law["exact_zeros"] if p is None else law["ppl"][0]["sparsity"])
+                bytes_read = (1 + 1 - law["gate_zeros"] + live) / 3
+            perplexity, kl = judged.get("base_perplexity" if p is None else "perplexity"), judged.get("kl") if p else None
             print(f"| {name if p is None else ''} | {'lossless' if p is None else f'PPL-{p} %'} |"
                   f" {number(live, '.1%')} | {number(perplexity, '.2f')} | {number(kl, '.4f')} |"
-                  f" {number(bytes_read, '.1%')} | {number(decode.get('dense_tokens_per_second'), '.0f')} | {number(decode.get('sparse_tokens_per_second'), '.0f')} |"
+                  f" {number(bytes_read, '.1%')} | {number(decode.get('dense_tokens_per_second'), '.0f')} |"
+                  f" {number(decode.get('sparse_tokens_per_second'), '.0f')} |"
                   f" {number(decode.get('speedup'), '.2f')} |")
 
 
