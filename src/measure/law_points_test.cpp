@@ -3,7 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <map>
+
 #include "base/test_support.h"
+#include "measure/law_fit.h"
 
 namespace sparsam {
 namespace {
@@ -75,9 +79,32 @@ TEST_F(LawPoints, OneCettRaisesTheMeanPerplexityOfTheLastPoints) {
   EXPECT_LT(shared_cett(points, 3, 1).value(), expected);
   EXPECT_NEAR(activation_ratio_at(points[0], expected), -0.1 * std::log(expected), 1e-8);
   EXPECT_NEAR(perplexity_at(points[0], 0.07), 10 * std::exp(9 * 0.07 * 0.07), 1e-10);
+  EXPECT_NEAR(activation_ratio_at(points[0], 0.03), -0.1 * std::log(0.03), 1e-12);  // below those tried
+  EXPECT_EQ(activation_ratio_at(points[0], 1e-9), 0.5);
   std::vector<LawPoint> without = points;
   without[1].tried.clear();
   EXPECT_FALSE(shared_cett(without, 2, 1));
+}
+
+// bench/results/ladder.points.jsonl is what docs/law.md tells of.
+TEST(LawPointsMeasuredHere, FallWithReluAndRiseWithSilu) {
+  std::map<std::string, std::vector<LawPoint>> models;
+  for (const LawPoint& point : read_law_points(SPARSAM_TEST_DATA "/../../bench/results/ladder.points.jsonl"))
+    models[point.model].push_back(point);
+  ASSERT_EQ(models.size(), 8u);
+  for (const auto& [name, points] : models) {
+    constexpr i64 last = 5, resamples = 100;
+    const double cett = shared_cett(points, last, 1).value();
+    std::vector<double> tokens, ratios;
+    for (const LawPoint& point : points)
+      tokens.push_back(point.tokens), ratios.push_back(activation_ratio_at(point, cett));
+    const Fit fit = fit_curve(LawForm::logarithmic, tokens, ratios);
+    const Interval slope = bootstrap(fit, tokens, ratios, tokens, resamples, 0)->parameters[1];
+    if (points.front().activation == "relu")
+      EXPECT_LT(slope.high, 0) << name;
+    else
+      EXPECT_GT(slope.low, 0) << name;
+  }
 }
 
 }  // namespace
