@@ -13,8 +13,7 @@ TEST(TokenScores, Gradients) {
       for (const bool wanted : {false, true}) {
         SCOPED_TRACE(text(theta));
         Operands a(1);
-        const auto scores = [&] { return a.normal<double>(rows, tokens); };
-        const auto x = scores(), s = scores();
+        const auto x = a.normal<double>(rows, tokens), s = a.normal<double>(rows, tokens);
         const auto norm = a.normal<double>(rows);
         // An epsilon of the norm's own size: its place in the derivative shows.
         check_gradients(
@@ -43,7 +42,7 @@ TEST_F(CpuTokenScores, AsTheReference) {
         const float tau = std::sqrt(static_cast<float>(tokens)), eps = 1e-6f;
         const auto x = a.scaled(size, rows, tokens), ds = a.normal(rows, tokens);
         const auto norm = a.filled(nan_f, rows);
-        const auto out = [&] { return a.filled(nan_f, rows, tokens); };
+        const auto out = [&, N = rows, P = tokens] { return a.filled(nan_f, N, P); };
         TokenScores forward{.s = out(), .norm = norm, .a = x, .tau = tau, .eps = eps, .theta = theta};
         expect_right(forward, what);
         run_reference(forward);
