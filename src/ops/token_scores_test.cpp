@@ -13,7 +13,8 @@ TEST(TokenScores, Gradients) {
       for (const bool wanted : {false, true}) {
         SCOPED_TRACE(text(theta));
         Operands a(1);
-        const auto x = a.normal<double>(rows, tokens), s = a.normal<double>(rows, tokens);
+        const auto scores = [&, N = rows, P = tokens] { return a.normal<double>(N, P); };
+        const auto x = scores(), s = scores();
         const auto norm = a.normal<double>(rows);
         // An epsilon of the norm's own size: its place in the derivative shows.
         check_gradients(
