@@ -20,7 +20,7 @@ from torch_model import ACTIVATIONS, TorchModel, shapes, write_safetensors
 from write_goldens import attention, config, gated, plain
 
 T, V, LAYERS = 24, 61, 2
-ROUNDS = 13  # of the bisection of the CETT on [0, 1]
+ROUNDS = 20  # of the bisection of the CETT on [0, 1]
 OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "golden", "sparsity")
 CASES = {
     "silu": [(attention(), gated(activation="silu"))] * LAYERS,

@@ -13,6 +13,10 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
+// A search ends where perplexity jumps over its limit: there one neuron of one token, left out or not by the last bit
+// of its length, moves what is found by more than the 1e-4 of the other comparisons (gelu_plain: 1.7e-4).
+constexpr double at_a_jump = 2e-4;
+
 class SparsityGolden : public ::testing::TestWithParam<const char*> {
  protected:
   Golden golden_ = golden(GetParam());
@@ -46,7 +50,7 @@ TEST_P(SparsityGolden, PerplexityOfGivenThresholdsIsTorchs) {
     for (const Json& threshold : point["thresholds"])
       layers.push_back({.measure = Truncation::Measure::output, .threshold = threshold.get<float>(), .keep = 0});
     const SparsityPoint found = search.measure(layers);
-    EXPECT_NEAR(found.perplexity / point["perplexity"].get<double>(), 1, 1e-4);
+    EXPECT_NEAR(found.perplexity / point["perplexity"].get<double>(), 1, 1.5 * at_a_jump);
     EXPECT_NEAR(found.sparsity, point["sparsity"].get<double>(), 1e-4);
     for (size_t l = 0; l < layers.size(); ++l)
       EXPECT_NEAR(found.layer_sparsity[l], point["layer_sparsity"][l].get<double>(), 1e-4);
@@ -56,15 +60,16 @@ TEST_P(SparsityGolden, PerplexityOfGivenThresholdsIsTorchs) {
 TEST_P(SparsityGolden, PplPointsAreTorchs) {
   SparsitySearch search(golden_.model, *backend_, Compute::f32, 64,
                         [&](const Transformer& model) { return mean_loss(golden_, model); });
-  const ActivationProfile profile =
-      profile_activations(transformer_, golden_.calibration, {.context = golden_.length, .tokens = 0, .at = {}});
+  // The script has no list of thresholds; a fine one comes as near as the test asks.
+  const ActivationProfile profile = profile_activations(
+      transformer_, golden_.calibration, {.context = golden_.length, .tokens = 0, .thresholds = 65536, .at = {}});
   const TruncationRule rule = cett_rule(golden_.model.config, profile);
   for (const Json& point : golden_.json["points"]) {
     const double percent = point["percent"].get<double>();
-    const SparsityPoint found = search.at_rise(rule, percent, 1.0 / 8192);  // the script's 13 rounds
+    const SparsityPoint found = search.at_rise(rule, percent, std::exp2(-20));  // the script's 20 rounds
     EXPECT_LE(found.perplexity, search.dense_perplexity() * (1 + percent / 100));
-    EXPECT_NEAR(found.at, point["cett"].get<double>(), 2e-3) << percent << " %";
-    EXPECT_NEAR(found.sparsity, point["sparsity"].get<double>(), 1e-3) << percent << " %";
+    EXPECT_NEAR(found.at, point["cett"].get<double>(), at_a_jump) << percent << " %";
+    EXPECT_NEAR(found.sparsity, point["sparsity"].get<double>(), at_a_jump) << percent << " %";
   }
 }
 

@@ -9,17 +9,22 @@
 namespace sparsam {
 
 // SPEC, a JSON object. Unknown fields are refused by name.
-//   data, calibration, held_out   texts: trained on (several), thresholds fitted to, judged by; paths as a shell has
-//   them architecture                  fields of Architecture that all models share; head-dim gives the number of
-//   heads, and
-//                                 hidden is 2.5 dim unless given
-//   models                        fields of Architecture over these, one object a model: {"dim": 64, "layers": 2}
-//   activations                   each model is trained with each: ["silu", "relu"]
-//   checkpoints                   tokens trained at which a model is measured, ascending; the last one ends its
-//   training recipe                        fields of Recipe; the rate stays at its peak after the warm-up (the stable
-//   stage of
-//                                 warm-up-stable-decay), since the law is about that stage
-//   percent, calibration_tokens, held_out_tokens    1, 8192, 16384
+//   data, calibration, held_out
+//       texts: trained on (several), thresholds fitted to, judged by; paths as a shell has them
+//   architecture
+//       fields of Architecture that all models share; head-dim gives the number of heads, hidden is 2.5 dim unless
+//       given
+//   models
+//       fields of Architecture over these, one object a model: {"dim": 64, "layers": 2}
+//   activations
+//       each model is trained with each: ["silu", "relu"]
+//   checkpoints
+//       tokens trained at which a model is measured, ascending; the last one ends its training
+//   recipe
+//       fields of Recipe; the rate stays at its peak after the warm-up, since the law is about the stable stage of
+//       warm-up-stable-decay
+//   percent, calibration_tokens, held_out_tokens
+//       1, 8192, 16384
 struct LadderSpec {
   std::vector<std::string> data;
   std::string calibration, held_out;
