@@ -159,7 +159,6 @@ double loss_after(i64 dim, i64 base, double learning_rate) {
 // Of learning rates a factor of four apart, the best for a narrow model is the best for one of four times its width;
 // without muP that one wants a smaller one.
 TEST(Mup, OneLearningRateServesAllWidths) {
-  if (sanitized) GTEST_SKIP() << "takes long under sanitizers";
   set_threads(1);
   const auto best = [](i64 dim, i64 base) {
     double least = INFINITY, rate = 0;
