@@ -223,7 +223,8 @@ Config with_tokens(const Config& config, const TokenTargets& targets) {
 
 Config with_parameters(const Config& config, double factor) {
   require_tokens(config);
-  if (!(factor > 1 && factor <= 1e6)) fail_usage("grow: {} times the parameters, expected more than 1", factor);
+  if (!(factor > 1 && factor <= 1e6))
+    fail_usage("grow: {} times the parameters, expected more than 1, at most 1e6", factor);
   double in_tokens = 0;
   const auto specs = parameter_specs(config);
   for_each_parameter(specs, [&](const std::string& name, const ParameterSpec& spec) {
