@@ -6,6 +6,11 @@
 //              dg = tau / (N + eps) (ds - g <g, ds> / (N (N + eps)))      da = dg gelu'(a)
 //   softmax    N = log sum_p exp(a_p)                   s = tau^2 exp(a - N)
 //              da = s (ds - <s, ds> / tau^2)
+// With a mask c, which is 1 for the first `old` tokens and `mask` for the others, l2_gelu becomes (after MSG, Yao et
+// al. 2023, arXiv 2305.02869):
+//   N = |c a|     z = tau a / (N + eps)     s = c gelu(z)
+//   dz = c ds gelu'(z)                      da = tau / (N + eps) (dz - c^2 a <a, dz> / (N (N + eps)))
+// With mask = 0 the others are not there, whatever they are; with mask = 1 they are as the first.
 // gelu is the exact one (erf). The published code has no eps: rows of zeros give NaN there, zeros here. tau belongs to
 // the parameters: as long as it stays, keys of zeros change nothing, and so growth by them is exact (l2_gelu, gelu_l2).
 #pragma once
@@ -18,6 +23,11 @@ enum class Theta : u8 { l2_gelu, gelu_l2, softmax };
 
 namespace generic {
 
+inline void check_mask(const auto& op, const char* name) {
+  check(op.old >= 0 && op.old <= op.a.shape(1), "{}.old is {}, expected 0 to {}", name, op.old, op.a.shape(1));
+  check(op.theta == Theta::l2_gelu || static_cast<double>(op.mask) == 1, "{}: only l2_gelu has a mask", name);
+}
+
 template <class Real>
 struct TokenScores {
   static constexpr const char* name = "TokenScores";
@@ -26,13 +36,16 @@ struct TokenScores {
   In<Real, 2> a;           // (N, P)
   Real tau, eps;
   Theta theta = Theta::l2_gelu;
+  i64 old = 0;
+  Real mask = 1;  // of l2_gelu alone
 
   static void fields(auto&& f, auto&... op) {
     f("s", op.s...), f("norm", op.norm...), f("a", op.a...), f("tau", op.tau...), f("eps", op.eps...);
-    f("theta", op.theta...);
+    f("theta", op.theta...), f("old", op.old...), f("mask", op.mask...);
   }
   void validate() const {
     check_shape(s, a.shape(), "TokenScores.s");
+    check_mask(*this, "TokenScores");
     check_optional_shape(norm, {a.shape(0)}, "TokenScores.norm");
   }
   i64 flops() const { return 12 * a.size(); }
@@ -47,13 +60,16 @@ struct TokenScoresBackward {
   In<Real, 1> norm;     // (N)
   Real tau, eps;
   Theta theta = Theta::l2_gelu;
+  i64 old = 0;
+  Real mask = 1;  // of l2_gelu alone
 
   static void fields(auto&& f, auto&... op) {
     f("da", op.da...), f("s", op.s...), f("ds", op.ds...), f("a", op.a...), f("norm", op.norm...);
-    f("tau", op.tau...), f("eps", op.eps...), f("theta", op.theta...);
+    f("tau", op.tau...), f("eps", op.eps...), f("theta", op.theta...), f("old", op.old...), f("mask", op.mask...);
   }
   void validate() const {
     check_shape(da, a.shape(), "TokenScoresBackward.da");
+    check_mask(*this, "TokenScoresBackward");
     if (!s.empty()) check_shape(s, a.shape(), "TokenScoresBackward.s");
     check_shape(ds, a.shape(), "TokenScoresBackward.ds");
     check_shape(norm, {a.shape(0)}, "TokenScoresBackward.norm");

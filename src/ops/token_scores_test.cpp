@@ -7,18 +7,28 @@ namespace {
 constexpr std::array<Theta, 3> thetas{Theta::l2_gelu, Theta::gelu_l2, Theta::softmax};
 std::string text(Theta theta) { return fmt::format("theta {}", static_cast<int>(theta)); }
 
+// The function, and the mask of tokens that came with growth.
+struct Case {
+  Theta theta;
+  double mask = 1;
+};
+const std::vector<Case> cases{
+    {Theta::l2_gelu}, {Theta::gelu_l2}, {Theta::softmax}, {Theta::l2_gelu, 0.3}, {Theta::l2_gelu, 0}};
+
 TEST(TokenScores, Gradients) {
-  for (const Theta theta : thetas)
+  for (const auto& [theta, mask] : cases)
     for (const auto& [rows, tokens] : std::vector<std::pair<i64, i64>>{{1, 1}, {1, 7}, {3, 2}, {5, 16}})
       for (const bool wanted : {false, true}) {
-        SCOPED_TRACE(text(theta));
+        SCOPED_TRACE(fmt::format("{}, mask {}", text(theta), mask));
+        const i64 old = mask == 1 ? 0 : (tokens + 1) / 2;
         Operands a(1);
         const auto scores = [&, N = rows, P = tokens] { return a.normal<double>(N, P); };
         const auto x = scores(), s = scores();
         const auto norm = a.normal<double>(rows);
         // An epsilon of the norm's own size: its place in the derivative shows.
         check_gradients(
-            generic::TokenScores<double>{.s = s, .norm = norm, .a = x, .tau = 2.5, .eps = 0.5, .theta = theta},
+            generic::TokenScores<double>{
+                .s = s, .norm = norm, .a = x, .tau = 2.5, .eps = 0.5, .theta = theta, .old = old, .mask = mask},
             generic::TokenScoresBackward<double>{.da = scores(),
                                                  .s = wanted ? scores() : View<double, 2>(),
                                                  .ds = scores(),
@@ -26,7 +36,9 @@ TEST(TokenScores, Gradients) {
                                                  .norm = norm,
                                                  .tau = 2.5,
                                                  .eps = 0.5,
-                                                 .theta = theta});
+                                                 .theta = theta,
+                                                 .old = old,
+                                                 .mask = mask});
       }
 }
 
@@ -35,20 +47,31 @@ class CpuTokenScores : public CpuTest {};
 TEST_F(CpuTokenScores, AsTheReference) {
   std::vector<std::pair<i64, i64>> sizes{{37, 257}, {150, 97}, {3, 9001}};
   for (const i64 tokens : ragged_sizes) sizes.emplace_back(1 + tokens % 4, tokens);
-  for (const Theta theta : thetas)
+  for (const auto& [theta, wide_mask] : cases)
     for (const auto& [rows, tokens] : sizes)
       for (const double size : {1e-3, 1.0, 30.0}) {
-        const std::string what = fmt::format("({}, {}) of {}, {}", rows, tokens, size, text(theta));
+        const float mask = static_cast<float>(wide_mask);
+        const i64 old = mask == 1 ? 0 : tokens / 3;
+        const std::string what = fmt::format("({}, {}) of {}, {}, mask {}", rows, tokens, size, text(theta), mask);
         Operands a(2, tokens % 3);
         const float tau = std::sqrt(static_cast<float>(tokens)), eps = 1e-6f;
         const auto x = a.scaled(size, rows, tokens), ds = a.normal(rows, tokens);
         const auto norm = a.filled(nan_f, rows);
         const auto out = [&, N = rows, P = tokens] { return a.filled(nan_f, N, P); };
-        TokenScores forward{.s = out(), .norm = norm, .a = x, .tau = tau, .eps = eps, .theta = theta};
+        TokenScores forward{
+            .s = out(), .norm = norm, .a = x, .tau = tau, .eps = eps, .theta = theta, .old = old, .mask = mask};
         expect_right(forward, what);
         run_reference(forward);
-        TokenScoresBackward backward{
-            .da = out(), .s = out(), .ds = ds, .a = x, .norm = norm, .tau = tau, .eps = eps, .theta = theta};
+        TokenScoresBackward backward{.da = out(),
+                                     .s = out(),
+                                     .ds = ds,
+                                     .a = x,
+                                     .norm = norm,
+                                     .tau = tau,
+                                     .eps = eps,
+                                     .theta = theta,
+                                     .old = old,
+                                     .mask = mask};
         expect_right(backward, what);
         backward.da = ds, backward.s = {};
         expect_right(backward, what + " in place");

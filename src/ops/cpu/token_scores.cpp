@@ -34,31 +34,51 @@ HWY_INLINE V gelu(D d, V x) {
 // Each Theta, a row of P scores at a time; `norm` is its N. The backward writes s where it is not null.
 struct L2Gelu {
   float tau, eps;
+  i64 old;
+  float mask;
+
+  // The sum of f(first token, tokens, c) over the tokens from before growth and the others.
+  template <class F>
+  HWY_INLINE float over_parts(i64 P, F&& f) const {
+    return f(0, old, 1.f) + f(old, P - old, mask);
+  }
   float forward(i64 P, const float* a, float* s) const {
-    const float norm = std::sqrt(sum_vectors(P, [&](auto d, i64 i) HWY_ATTR {
-      const auto v = hn::LoadU(d, a + i);
-      return hn::Mul(v, v);
-    }));
-    const float scale = tau / (norm + eps);
-    for_vectors(P, [&](auto d, i64 i)
-                       HWY_ATTR { hn::StoreU(gelu(d, hn::Mul(hn::LoadU(d, a + i), hn::Set(d, scale))), d, s + i); });
+    const float squares = over_parts(P, [&](i64 at, i64 tokens, float c) HWY_ATTR {
+      return c * c * sum_vectors(tokens, [&](auto d, i64 i) HWY_ATTR {
+               const auto v = hn::LoadU(d, a + at + i);
+               return hn::Mul(v, v);
+             });
+    });
+    const float norm = std::sqrt(squares), scale = tau / (norm + eps);
+    over_parts(P, [&](i64 at, i64 tokens, float c) HWY_ATTR {
+      for_vectors(tokens, [&](auto d, i64 i) HWY_ATTR {
+        const auto score = gelu(d, hn::Mul(hn::LoadU(d, a + at + i), hn::Set(d, scale)));
+        hn::StoreU(hn::Mul(score, hn::Set(d, c)), d, s + at + i);
+      });
+      return 0.f;
+    });
     return norm;
   }
   void backward(i64 P, const float* a, float norm, const float* ds, float* s, float* da) const {
     const float scale = tau / (norm + eps);
-    const float dot = sum_vectors(P, [&](auto d, i64 i) HWY_ATTR {  // <a, dz>; da holds dz
-      auto slope = hn::Zero(d);
-      const auto v = hn::LoadU(d, a + i);
-      const auto score = gelu(d, hn::Mul(v, hn::Set(d, scale)), slope);
-      const auto dz = hn::Mul(hn::LoadU(d, ds + i), slope);
-      if (s) hn::StoreU(score, d, s + i);
-      hn::StoreU(dz, d, da + i);
-      return hn::Mul(v, dz);
+    const float dot = over_parts(P, [&](i64 at, i64 tokens, float c) HWY_ATTR {  // <a, dz>; da holds dz
+      return sum_vectors(tokens, [&](auto d, i64 i) HWY_ATTR {
+        auto slope = hn::Zero(d);
+        const auto v = hn::LoadU(d, a + at + i), factor = hn::Set(d, c);
+        const auto score = gelu(d, hn::Mul(v, hn::Set(d, scale)), slope);
+        const auto dz = hn::Mul(hn::Mul(hn::LoadU(d, ds + at + i), slope), factor);
+        if (s) hn::StoreU(hn::Mul(score, factor), d, s + at + i);
+        hn::StoreU(dz, d, da + at + i);
+        return hn::Mul(v, dz);
+      });
     });
     const float pull = norm > 0 ? dot / (norm * (norm + eps)) : 0;
-    for_vectors(P, [&](auto d, i64 i) HWY_ATTR {
-      const auto slope = hn::NegMulAdd(hn::LoadU(d, a + i), hn::Set(d, pull), hn::LoadU(d, da + i));
-      hn::StoreU(hn::Mul(slope, hn::Set(d, scale)), d, da + i);
+    over_parts(P, [&](i64 at, i64 tokens, float c) HWY_ATTR {
+      for_vectors(tokens, [&](auto d, i64 i) HWY_ATTR {
+        const auto along = hn::Mul(hn::LoadU(d, a + at + i), hn::Set(d, c * c * pull));
+        hn::StoreU(hn::Mul(hn::Sub(hn::LoadU(d, da + at + i), along), hn::Set(d, scale)), d, da + at + i);
+      });
+      return 0.f;
     });
   }
 };
@@ -125,7 +145,7 @@ template <class Body>
 HWY_INLINE void with(const auto& op, Body&& body) {
   switch (op.theta) {
     case Theta::l2_gelu:
-      return body(L2Gelu{op.tau, op.eps});
+      return body(L2Gelu{op.tau, op.eps, op.old, op.mask});
     case Theta::gelu_l2:
       return body(GeluL2{op.tau, op.eps});
     case Theta::softmax:

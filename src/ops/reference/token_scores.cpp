@@ -27,6 +27,11 @@ W length(const std::vector<W>& x) {
   for (const W& value : x) squares += value * value;
   return sqrt(squares);
 }
+// The mask of token p.
+template <class W>
+W mask_of(const auto& op, i64 p) {
+  return p < op.old ? W(1) : wide(op.mask);
+}
 // y = tau x / (N + eps), N = |x|  ->  dx = tau / (N + eps) (dy - x <x, dy> / (N (N + eps)))
 template <class W>
 std::vector<W> scaled_to_length_backward(const std::vector<W>& x, const std::vector<W>& dy, W norm, W tau, W eps) {
@@ -50,13 +55,15 @@ void run(const generic::TokenScores<Real>& op) {
     for (i64 p = 0; p < P; ++p) a.push_back(wide(op.a(n, p)));
     if (op.theta == Theta::gelu_l2)
       for (W& value : a) value = gelu(value);
-    const W norm = op.theta == Theta::softmax ? log_sum_exp(a) : length(a);
+    std::vector<W> masked;
+    for (i64 p = 0; p < P; ++p) masked.push_back(mask_of<W>(op, p) * a[static_cast<size_t>(p)]);
+    const W norm = op.theta == Theta::softmax ? log_sum_exp(a) : length(masked);
     if (!op.norm.empty()) op.norm[n] = static_cast<Real>(norm);
     for (i64 p = 0; p < P; ++p) {
       const W value = a[static_cast<size_t>(p)], z = tau * value / (norm + eps);
       op.s(n, p) = static_cast<Real>(op.theta == Theta::softmax   ? tau * tau * exp(value - norm)
                                      : op.theta == Theta::gelu_l2 ? z
-                                                                  : gelu(z));
+                                                                  : mask_of<W>(op, p) * gelu(z));
     }
   }
 }
@@ -71,14 +78,22 @@ void run(const generic::TokenScoresBackward<Real>& op) {
     std::vector<W> a, ds, s, da;
     for (i64 p = 0; p < P; ++p) a.push_back(wide(op.a(n, p))), ds.push_back(wide(op.ds(n, p)));
     if (op.theta == Theta::l2_gelu) {
-      // s = gelu(z)  ->  dz = ds gelu'(z)
+      // s = c gelu(z)  ->  dz = c ds gelu'(z)
       std::vector<W> dz;
-      for (size_t p = 0; p < a.size(); ++p) {
-        const W z = tau * a[p] / (norm + eps);
-        s.push_back(gelu(z)), dz.push_back(ds[p] * gelu_slope(z));
+      W dot = 0, pull = 0;
+      for (i64 p = 0; p < P; ++p) {
+        const size_t i = static_cast<size_t>(p);
+        const W z = tau * a[i] / (norm + eps), c = mask_of<W>(op, p);
+        s.push_back(c * gelu(z)), dz.push_back(c * (ds[i] * gelu_slope(z)));
+        dot += a[i] * dz[i];
       }
-      // z = tau a / (N + eps)
-      da = scaled_to_length_backward(a, dz, norm, tau, eps);
+      // z = tau a / (N + eps), N = |c a|
+      if (0.0 < norm) pull = dot / (norm * (norm + eps));  // where N = 0, c a is 0
+      for (i64 p = 0; p < P; ++p) {
+        const size_t i = static_cast<size_t>(p);
+        const W c = mask_of<W>(op, p);
+        da.push_back(tau / (norm + eps) * (dz[i] - c * c * (a[i] * pull)));
+      }
     } else if (op.theta == Theta::gelu_l2) {
       // s = tau g / (N + eps)
       std::vector<W> g;
