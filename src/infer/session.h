@@ -1,5 +1,5 @@
 // One sequence that grows token by token: its position, and what every layer remembers of it: keys and values of
-// softmax attention, which grow, or the state of log-sum-exp attention, which does not.
+// softmax attention, which grow up to its window, or the state of log-sum-exp attention, which does not.
 #pragma once
 
 #include <span>
@@ -35,8 +35,8 @@ class Session {
   In<float, 1> prefill(std::span<const i32> tokens);
   In<float, 1> step(i32 token) { return prefill({&token, 1}); }
 
-  // Forgets everything from `position` on, 0 <= position <= position(): the next token stands there. Error: a state of
-  // fixed size goes back to nothing or to what was saved alone.
+  // Forgets everything from `position` on, 0 <= position <= position(): the next token stands there. Error: memory of
+  // fixed size (states, convolutions, windows that have moved on) goes back to nothing or to what was saved alone.
   void rewind(i64 position);
 
   SessionState save() const;

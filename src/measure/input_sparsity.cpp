@@ -30,11 +30,16 @@ std::array<In<float, 2>, block_inputs> inputs_of(const Layer& layer, const Layer
     inputs[0] = acts.attention.norm.y;
     inputs[1] = attention->inner_norm ? acts.attention.inner.y : acts.attention.a;
   }
+  if (std::holds_alternative<ParameterTokens>(layer.mlp)) inputs[2] = acts.mlp.norm.y;
   if (std::holds_alternative<Mlp>(layer.mlp)) inputs[2] = acts.mlp.norm.y, inputs[3] = acts.mlp.h;
   if (const auto* gated = std::get_if<GatedMlp>(&layer.mlp))
     inputs[2] = acts.mlp.norm.y, inputs[3] = gated->inner_norm ? acts.mlp.inner.y : acts.mlp.h;
   return inputs;
 }
+
+// What reads an input: a matrix, or the keys of parameter tokens.
+const Matrix& reader(const ProjectionParams<Matrix>& w) { return w.weight.empty() ? w.tokens.keys : w.weight; }
+const Matrix& reader(const MlpParams<Matrix>& w) { return w.up.weight.empty() ? w.tokens.keys : w.up.weight; }
 
 double bytes_of(const Matrix& m) { return static_cast<double>(m.bytes.size()); }
 
@@ -56,7 +61,7 @@ class BlockRunner {
     Config& config = block_.config;
     config = model.config;
     config.vocab = x.shape(0), config.tied = true, config.embedding_scale = 1, config.logit_scale = 1;
-    if (config.positions == Positions::learned) config.positions = Positions::none;  // they are in x already
+    if (config.positions != Positions::rotary) config.positions = Positions::none;  // they are in x already
     config.layers = {model.config.layers[layer]};
     if (!config.truncation.empty()) config.truncation = {model.config.truncation[layer]};
     block_.weights.token_embedding = as_matrix(x);
@@ -107,7 +112,7 @@ class CountZeros final : public Backend {
       const auto place = [&](const Matrix& w, size_t input) {
         if (!w.empty()) places_[w.bytes.data()] = {l, input};
       };
-      place(attention.q.weight, 0), place(attention.o.weight, 1), place(mlp.up.weight, 2), place(mlp.down.weight, 3);
+      place(reader(attention.q), 0), place(reader(attention.o), 1), place(reader(mlp), 2), place(mlp.down.weight, 3);
     }
   }
   void run(const Op& op) override {
@@ -207,8 +212,9 @@ InputProfile profile_inputs(const Transformer& model, std::span<const i32> token
 
 std::array<double, block_inputs> input_bytes(const LayerParams<Matrix>& layer) {
   const auto& [attention, mlp] = layer;
-  return {bytes_of(attention.q.weight) + bytes_of(attention.k.weight) + bytes_of(attention.v.weight),
-          bytes_of(attention.o.weight), bytes_of(mlp.gate.weight) + bytes_of(mlp.up.weight), bytes_of(mlp.down.weight)};
+  return {bytes_of(reader(attention.q)) + bytes_of(reader(attention.k)) + bytes_of(reader(attention.v)),
+          bytes_of(reader(attention.o)), bytes_of(mlp.gate.weight) + bytes_of(reader(mlp)),
+          bytes_of(mlp.down.weight)};
 }
 
 InputAllocation::InputAllocation(const Transformer& model, const InputProfile& profile, std::span<const i32> tokens,

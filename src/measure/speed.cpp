@@ -1,6 +1,7 @@
 #include "measure/speed.h"
 
 #include <algorithm>
+#include <array>
 
 #include "base/clock.h"
 #include "base/random.h"
@@ -52,11 +53,11 @@ DecodeSpeed measure_decode(const Model& model, Backend& backend, i64 tokens, i64
   Session session(model, backend, session_options);
   if (depth > 0) session.prefill(random_tokens(depth, model.config.vocab, options.seed));
   const std::vector<i32> steps = random_tokens(tokens, model.config.vocab, options.seed + 1);
-  const bool has_state = state_elements(model.config) > 0;  // which does not go back
-  const SessionState before = has_state ? session.save() : SessionState{};
+  const bool grows = keeps_all(model.config);  // else memory does not go back
+  const SessionState before = grows ? SessionState{} : session.save();
   std::vector<double> speeds;
   for (i64 r = 0; r <= options.repetitions; ++r) {
-    has_state ? session.restore(before) : session.rewind(depth);
+    grows ? session.rewind(depth) : session.restore(before);
     const Stopwatch clock;
     for (const i32 token : steps) session.step(token);
     if (r > 0) speeds.push_back(static_cast<double>(tokens) / clock.seconds());
@@ -87,17 +88,18 @@ class CountLive final : public Backend {
     if (const auto* product = std::get_if<SkippingMatmul>(&op)) {
       const i64 zeros = std::count(product->x.begin(), product->x.end(), 0.0f);
       zeros_ += zeros, all_ += product->x.size();
-      saved_ += zeros * product->t.row_bytes();
+      saved_ += static_cast<double>(zeros) * product->t.bytes_per_row();
     }
     if (const auto* product = std::get_if<SelectedMatmul>(&op))
-      saved_ += std::count(product->s.begin(), product->s.end(), 0.0f) * product->w.row_bytes();
+      saved_ += static_cast<double>(std::count(product->s.begin(), product->s.end(), 0.0f) * product->w.row_bytes());
   }
   double active() const { return all_ ? 1 - static_cast<double>(zeros_) / static_cast<double>(all_) : 1; }
-  double saved_bytes() const { return static_cast<double>(saved_); }
+  double saved_bytes() const { return saved_; }
 
  private:
   Backend& inner_;
-  i64 zeros_ = 0, all_ = 0, saved_ = 0;
+  i64 zeros_ = 0, all_ = 0;
+  double saved_ = 0;
 };
 
 double seconds_of(Session& session, i32 token) {
@@ -107,6 +109,26 @@ double seconds_of(Session& session, i32 token) {
 }
 
 }  // namespace
+
+DecodeTurns decode_in_turns(std::span<Session* const> sessions, std::span<const i32> tokens, i64 repetitions) {
+  std::vector<std::vector<double>> speeds(sessions.size()), ratios(sessions.size());
+  for (i64 r = 0; r <= repetitions; ++r) {
+    std::vector<std::vector<double>> seconds(sessions.size());
+    for (Session* session : sessions) session->rewind(0);
+    for (const i32 token : tokens)
+      for (size_t i = 0; i < sessions.size(); ++i) {
+        seconds[i].push_back(seconds_of(*sessions[i], token));
+        if (r > 0) ratios[i].push_back(seconds[0].back() / seconds[i].back());
+      }
+    for (size_t i = 0; r > 0 && i < sessions.size(); ++i) speeds[i].push_back(1 / summarize(seconds[i]).median);
+  }
+  DecodeTurns result;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    result.tokens_per_second.push_back(summarize(speeds[i]));
+    result.speedup.push_back(summarize(ratios[i]).median);
+  }
+  return result;
+}
 
 SparseSpeed measure_sparse_decode(const Model& model, Backend& backend, std::span<const i32> tokens,
                                   const SpeedOptions& options) {
@@ -119,25 +141,13 @@ SparseSpeed measure_sparse_decode(const Model& model, Backend& backend, std::spa
   Session sparse(model, counting, session_options);  // counting costs a thousandth of a step
   session_options.skip_zeros = false;
   Model whole = model;
-  whole.config.truncation.clear();
-  whole.config.inputs = {};
+  whole.config = without_thresholds(model.config);
   Session dense(whole, backend, session_options);
-  // Token by token in turns, so that what else the machine does meets both alike.
-  std::vector<double> dense_speeds, sparse_speeds, ratios;
-  for (i64 r = 0; r <= options.repetitions; ++r) {
-    dense.rewind(0), sparse.rewind(0);
-    std::vector<double> dense_seconds, sparse_seconds;
-    for (const i32 token : tokens) {
-      dense_seconds.push_back(seconds_of(dense, token));
-      sparse_seconds.push_back(seconds_of(sparse, token));
-      if (r > 0) ratios.push_back(dense_seconds.back() / sparse_seconds.back());
-    }
-    if (r == 0) continue;
-    dense_speeds.push_back(1 / summarize(dense_seconds).median);
-    sparse_speeds.push_back(1 / summarize(sparse_seconds).median);
-  }
-  SparseSpeed result{.active = counting.active(), .dense = summarize(dense_speeds), .sparse = summarize(sparse_speeds)};
-  result.speedup = summarize(ratios).median;
+  const std::array<Session*, 2> sessions{&dense, &sparse};
+  const DecodeTurns turns = decode_in_turns(sessions, tokens, options.repetitions);
+  SparseSpeed result{
+      .active = counting.active(), .dense = turns.tokens_per_second[0], .sparse = turns.tokens_per_second[1]};
+  result.speedup = turns.speedup[1];
   result.crossovers = sparse.sparse().crossovers();
   const double all = static_cast<double>(decode_bytes(model));
   const double steps = static_cast<double>((options.repetitions + 1) * count);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "model/params.h"
@@ -19,7 +20,7 @@ std::vector<std::string> enum_names<Mixer>() {
 }
 template <>
 std::vector<std::string> enum_names<Positions>() {
-  return {"rotary", "learned", "none"};
+  return {"rotary", "learned", "none", "recurrent"};
 }
 template <>
 std::vector<std::string> enum_names<Residual>() {
@@ -57,16 +58,45 @@ template Truncation::Measure enum_from_name<Truncation::Measure>(std::string_vie
 
 bool has_attention(const Layer& layer) { return !std::holds_alternative<std::monostate>(layer.mixer); }
 bool has_mlp(const Layer& layer) { return !std::holds_alternative<std::monostate>(layer.mlp); }
+float ParameterTokens::effective_tau() const {
+  if (mask == 1) return tau;
+  const double n = static_cast<double>(old), m = static_cast<double>(tokens - old), c = double{mask};
+  return static_cast<float>(double{tau} * std::sqrt((n + c * c * m) / (n + m)));
+}
+
 i64 rotated_head_dim(const Layer& layer) {
   if (const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer)) return a->head_dim;
   const auto* a = std::get_if<LogSumExpAttention>(&layer.mixer);
-  return a && a->window ? a->head_dim : 0;
+  return a && (a->window || a->feature_dim) ? a->head_dim : 0;
 }
 bool has_parameter_tokens(const Layer& layer) {
   const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer);
   return std::holds_alternative<ParameterTokens>(layer.mlp) ||
          (a && (a->q.present() || a->k.present() || a->v.present() || a->o.present()));
 }
+
+namespace {
+
+// The truncations of a layer's parameter tokens; of projections without any they are inactive.
+std::vector<Truncation*> token_truncations(Layer& layer) {
+  std::vector<Truncation*> all;
+  if (auto* a = std::get_if<SoftmaxAttention>(&layer.mixer))
+    all = {&a->q.truncation, &a->k.truncation, &a->v.truncation, &a->o.truncation};
+  if (auto* t = std::get_if<ParameterTokens>(&layer.mlp)) all.push_back(&t->truncation);
+  return all;
+}
+
+}  // namespace
+
+Config without_thresholds(Config config) {
+  config.truncation.clear();
+  config.inputs = {};
+  for (Layer& layer : config.layers)
+    for (Truncation* truncation : token_truncations(layer)) *truncation = {};
+  return config;
+}
+
+bool leaves_out(const Config& config) { return config != without_thresholds(config); }
 
 namespace {
 
@@ -86,6 +116,7 @@ struct Validator {
     if (a.heads % a.kv_heads != 0)
       fail("{}: {} heads cannot share {} key-value heads evenly", where, a.heads, a.kv_heads);
     in_range("attention window", a.window, 0, most_context);
+    in_range("number of convolution taps", a.convolution, 0, 64);
     for (const auto& [tokens, bias] : {std::pair(&a.q, a.qkv_bias), std::pair(&a.k, a.qkv_bias),
                                        std::pair(&a.v, a.qkv_bias), std::pair(&a.o, a.out_bias)}) {
       if (!tokens->present()) continue;
@@ -102,6 +133,8 @@ struct Validator {
       fail("{}: {} heads cannot share {} key-value heads evenly", where, a.heads, a.kv_heads);
     in_range("number of convolution taps", a.convolution, 0, 64);
     in_range("attention window", a.window, 0, most_context);
+    in_range("number of features", a.feature_dim, 0, 65536);
+    if (a.shared_window && a.window == 0) fail("{}: shared_window without a window", where);
     if (!(a.key_cap >= 0 && a.key_cap < 1e6f)) fail("{}: limit of keys is {}, expected 0 to 1e6", where, a.key_cap);
     if (a.window > 0 && a.values_of_head() != a.head_dim)
       fail("{}: a window of exact attention needs values as long as keys, not {} and {}", where, a.values_of_head(),
@@ -111,10 +144,21 @@ struct Validator {
   }
   void operator()(const ParameterTokens& t) const {
     in_range("number of parameter tokens", t.tokens, 1, most_channels);
+    check_truncation(t.truncation);
     if (!(t.tau > 0 && t.tau < 1e6f)) fail("{}: tau of the parameter tokens is {}, expected 0 to 1e6", where, t.tau);
+    if (t.old < 0 || t.old >= t.tokens)
+      fail("{}: {} of {} parameter tokens are from before growth, expected 0 to {}", where, t.old, t.tokens,
+           t.tokens - 1);
+    if (!(t.mask >= 0 && t.mask <= 1)) fail("{}: mask of the parameter tokens is {}, expected 0 to 1", where, t.mask);
+    if (t.mask != 1 && (t.old == 0 || t.theta != Theta::l2_gelu))
+      fail("{}: a mask of {} is of the new tokens of a grown model with l2_gelu", where, t.mask);
   }
   void operator()(const Mlp& m) const { mlp(m); }
   void operator()(const GatedMlp& m) const { mlp(m); }
+  void check_truncation(const Truncation& t) const {
+    if (!(t.threshold >= 0) || !std::isfinite(t.threshold) || t.keep < 0)
+      fail("{}: truncation to {} neurons above {}, expected 0 or more", where, t.keep, t.threshold);
+  }
   void mlp(const auto& m) const {
     in_range("hidden size", m.hidden, 1, most_channels);
     if (!std::isfinite(m.threshold)) fail("{}: activation threshold is {}", where, m.threshold);
@@ -164,8 +208,28 @@ void check_inputs(const Config& config, const std::string& where) {
         std::holds_alternative<LogSumExpAttention>(config.layers[i].mixer))
       fail("{}: thresholds of inputs of q, k, v or o for layer {}, which has log-sum-exp attention", where, i);
   for (size_t i = 0; i < inputs.layers.size(); ++i)
-    if (inputs.layers[i].active() && has_parameter_tokens(config.layers[i]))
-      fail("{}: thresholds of inputs for layer {}, which has parameter tokens", where, i);
+    if (inputs.layers[i].down > 0 && std::holds_alternative<ParameterTokens>(config.layers[i].mlp))
+      fail("{}: a threshold of what down reads for layer {}, which has parameter tokens and no such projection", where,
+           i);
+}
+
+// Of encoders and classifiers.
+void check_use(const Config& config, const std::string& where) {
+  constexpr size_t most_labels = 65536;
+  if (config.labels.size() == 1 || config.labels.size() > most_labels)
+    fail("{}: {} labels, expected 2 to {}", where, config.labels.size(), most_labels);
+  const std::set<std::string> different(config.labels.begin(), config.labels.end());
+  if (different.size() != config.labels.size()) fail("{}: of {} labels two are the same", where, config.labels.size());
+  for (size_t i = 0; i < config.layers.size() && !config.causal; ++i) {
+    const auto refuse = [&](const char* what) {
+      fail("{}: layer {} has {}, which is of tokens that see only those before them; an encoder's see all", where, i,
+           what);
+    };
+    if (const auto* a = std::get_if<SoftmaxAttention>(&config.layers[i].mixer); a && a->window > 0) refuse("a window");
+    const auto* a = std::get_if<LogSumExpAttention>(&config.layers[i].mixer);
+    if (a && a->window > 0) refuse("a window");
+    if (a && a->decay) refuse("a decay");
+  }
 }
 
 }  // namespace
@@ -212,11 +276,11 @@ void validate(const Config& config, const std::string& where) {
     fail("{}: truncation of {} layers, the model has {}", where, config.truncation.size(), config.layers.size());
   for (size_t i = 0; i < config.truncation.size(); ++i)
     if (config.truncation[i].active() && std::holds_alternative<ParameterTokens>(config.layers[i].mlp))
-      fail("{}: layer {} has parameter tokens and no MLP whose neurons could be truncated", where, i);
-  for (const Truncation& t : config.truncation)
-    if (!(t.threshold >= 0) || t.keep < 0)
-      fail("{}: truncation to {} neurons above {}, expected 0 or more", where, t.keep, t.threshold);
+      fail("{}: layer {} has parameter tokens and no MLP whose neurons could be truncated: thresholds stand with them",
+           where, i);
+  for (const Truncation& t : config.truncation) valid.check_truncation(t);
   check_inputs(config, where);
+  check_use(config, where);
 }
 
 namespace {
@@ -241,7 +305,10 @@ void make_constant_cost(Config& config, const Architecture& a) {
                                .head_scale = a.head_scale,
                                .decay = a.decay,
                                .convolution = a.convolution,
-                               .window = a.window};
+                               .window = a.window,
+                               .shared_window = a.shared_window,
+                               .feature_dim = a.feature_dim,
+                               .output_glu = a.output_glu};
   }
 }
 
@@ -254,11 +321,11 @@ Config make_config(const Architecture& a) {
   positive("vocab", a.vocab), positive("context", a.context), positive("dim", a.dim), positive("heads", a.heads);
   if (a.activate_up && !a.gated) fail_usage("--activate-up needs a gated MLP");
   if (a.mlp_tokens != 0 && a.hidden != 0) fail_usage("--hidden is of an MLP: give it without --mlp-tokens");
-  if (a.mixer == Mixer::softmax &&
-      (a.softmax_every || a.value_dim || a.convolution || a.log_values || a.head_scale || a.decay || a.key_cap != 0))
+  if (a.mixer == Mixer::softmax && (a.softmax_every || a.value_dim || a.feature_dim || a.log_values || a.head_scale ||
+                                    a.decay || a.key_cap != 0 || a.shared_window || a.output_glu))
     fail_usage(
-        "--softmax-every, --value-dim, --convolution, --log-values, --head-scale, --decay and --key-cap are options of "
-        "--mixer lse");
+        "--softmax-every, --value-dim, --feature-dim, --log-values, --head-scale, --decay, --key-cap, --shared-window "
+        "and --output-glu are options of --mixer lse");
   if (a.mixer == Mixer::lse && (a.qk_norm || a.attention_tokens))
     fail_usage("--qk-norm and --attention-tokens are options of softmax attention, not of --mixer lse");
   if (a.softmax_every < 0) fail_usage("--softmax-every is {}, expected 0 or more", a.softmax_every);
@@ -283,14 +350,17 @@ Config make_config(const Architecture& a) {
                                         .qkv_bias = a.qkv_bias,
                                         .out_bias = a.out_bias,
                                         .qk_norm = a.qk_norm,
-                                        .window = a.window},
+                                        .window = a.window,
+                                        .convolution = a.convolution},
               .mlp = {}};
   const auto tokens = [&](i64 count) { return ParameterTokens{count, std::sqrt(static_cast<float>(count)), a.theta}; };
   if (a.attention_tokens != 0) {
     auto& attention = std::get<SoftmaxAttention>(layer.mixer);
     attention.q = attention.k = attention.v = attention.o = tokens(a.attention_tokens);
   }
-  if (a.mlp_tokens != 0)
+  if (!a.mlp)
+    layer.mlp = std::monostate();
+  else if (a.mlp_tokens != 0)
     layer.mlp = tokens(a.mlp_tokens);
   else if (a.gated)
     layer.mlp = GatedMlp{.hidden = hidden,
@@ -328,6 +398,24 @@ Architecture tokenformer(i64 vocab, i64 context, i64 layers, i64 dim, i64 heads,
           .rotary_channels = dim / heads / 4};
 }
 
+// The language model published with arXiv 2404.05843: no MLPs, but a gated output projection of attention whose values
+// are logarithms, and positions from a recurrence.
+Architecture published(i64 vocab, i64 context, i64 layers, i64 dim, i64 heads) {
+  return {.vocab = vocab,
+          .context = context,
+          .layers = layers,
+          .dim = dim,
+          .heads = heads,
+          .mlp = false,
+          .mixer = Mixer::lse,
+          .log_values = true,
+          .output_glu = true,
+          .norm = NormKind::layer,
+          .norm_bias = true,
+          .positions = Positions::recurrent,
+          .qkv_bias = true};
+}
+
 // A shape with attention at constant cost: decay, convolution and a window of exact attention, which add up.
 Architecture constant_cost(Architecture a) {
   a.mixer = Mixer::lse, a.decay = true, a.convolution = 4, a.window = 16;
@@ -359,6 +447,7 @@ const std::vector<std::pair<std::string, Architecture>>& presets() {
       {"lse-micro", constant_cost({.vocab = 2048, .context = 256, .layers = 6, .dim = 192, .heads = 6})},
       {"lse-mini", constant_cost({.vocab = 4096, .context = 256, .layers = 6, .dim = 384, .heads = 6})},
       {"lse-small", constant_cost({.vocab = 8192, .context = 512, .layers = 8, .dim = 512, .heads = 8})},
+      {"lse-125m", published(50304, 1024, 24, 768, 24)},
       {"tokenformer-nano", tokenformer(1024, 128, 4, 96, 3, 72, 288)},
       {"tokenformer-mini", tokenformer(4096, 256, 6, 384, 6, 288, 1152)},
       {"tokenformer-small", tokenformer(8192, 512, 8, 512, 8, 384, 1536)},
@@ -390,6 +479,12 @@ Architecture preset(std::string_view name) {
   fail_unknown("preset", name, preset_names(), "--preset", Exit::usage);
 }
 
+void require_language_model(const Config& config, const std::string& where) {
+  if (!config.labels.empty())
+    fail("{}: a classifier of {} labels; expected a language model", where, config.labels.size());
+  if (!config.causal) fail("{}: an encoder, whose tokens see those after them; expected a language model", where);
+}
+
 i64 parameter_count(const Config& config) {
   i64 total = 0;
   const auto specs = parameter_specs(config);
@@ -399,23 +494,34 @@ i64 parameter_count(const Config& config) {
 
 i64 embedding_parameter_count(const Config& config) {
   const auto specs = parameter_specs(config);
-  return specs.token_embedding.size() + specs.position_embedding.size() + specs.head.size();
+  return specs.token_embedding.size() + specs.position_embedding.size() + specs.head.size() + specs.score.size();
 }
 
 i64 cache_elements_per_token(const Config& config) {
   i64 total = 0;
+  if (!config.causal) return total;  // an encoder reads a text at once
   for (const Layer& layer : config.layers)
     if (const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer)) total += 2 * a->kv_heads * a->head_dim;
   return total;
 }
 
+bool keeps_all(const Config& config) {
+  return config.positions != Positions::recurrent &&
+         std::all_of(config.layers.begin(), config.layers.end(), [](const Layer& layer) {
+           const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer);
+           return !has_attention(layer) || (a && !a->convolution && !a->window);
+         });
+}
+
 i64 LogSumExpAttention::state_elements() const {
   const i64 D = values_of_head(), channels = heads * head_dim + kv_heads * (head_dim + D);
-  return kv_heads * head_dim * (D + 2) + std::max<i64>(convolution - 1, 0) * channels +
-         2 * window * kv_heads * head_dim;
+  const i64 leaving = shared_window ? window * kv_heads * (features() * (1 + decay) + D) : 0;
+  return kv_heads * features() * (D + 2) + std::max<i64>(convolution - 1, 0) * channels +
+         2 * window * kv_heads * head_dim + leaving;
 }
 i64 state_elements(const Config& config) {
   i64 total = 0;
+  if (!config.causal) return total;
   for (const Layer& layer : config.layers)
     if (const auto* a = std::get_if<LogSumExpAttention>(&layer.mixer)) total += a->state_elements();
   return total;
@@ -423,7 +529,8 @@ i64 state_elements(const Config& config) {
 
 double flops_per_token(const Config& config, double context) {
   const auto specs = parameter_specs(config);
-  double multiplied = static_cast<double>(config.vocab * config.dim);  // the head, tied or not
+  // The head, tied or not; that of a classifier is read once a text.
+  double multiplied = config.labels.empty() ? static_cast<double>(config.vocab * config.dim) : 0;
   for_each_parameter(specs, [&](const std::string&, const ParameterSpec& spec) {
     if (!spec.is_vector) multiplied += static_cast<double>(spec.size());
   });
@@ -431,7 +538,8 @@ double flops_per_token(const Config& config, double context) {
   double attention = 0;
   for (const Layer& layer : config.layers) {
     if (const auto* a = std::get_if<LogSumExpAttention>(&layer.mixer)) {
-      attention += 2 * static_cast<double>((a->heads + a->kv_heads) * a->head_dim * a->values_of_head());
+      attention += 2 * static_cast<double>((a->heads + a->kv_heads) * a->features() * a->values_of_head());
+      attention += 2 * static_cast<double>((a->heads + a->kv_heads) * a->feature_dim * a->head_dim);
       attention += 4 * static_cast<double>(a->heads * a->head_dim) * std::min(context, static_cast<double>(a->window));
     }
     if (const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer))

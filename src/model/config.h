@@ -16,10 +16,28 @@ namespace sparsam {
 
 enum class NormKind : u8 { rms, layer };
 enum class Mixer : u8 { softmax, lse };
-enum class Positions : u8 { rotary, learned, none };
+enum class Positions : u8 {
+  rotary,
+  learned,
+  none,
+  recurrent,  // a log-space recurrence of each channel over the embeddings is added to them (ops/log_recurrence.h)
+};
 enum class Residual : u8 {
   sequential,  // x + attention(norm x), then x + mlp(norm x)
   parallel,    // x + attention(norm x) + mlp(norm' x)
+};
+
+// Neurons of an MLP, or parameter tokens, that are left out because they contribute too little (ops/truncate.h).
+struct Truncation {
+  enum class Measure : u8 {
+    output,  // |h_i| |Wdown[:, i]|, the length of what the neuron adds (arXiv 2411.02335); of tokens |s_i| |V_i|
+    gate,    // |f(gate_i)|, in a plain MLP |f(up_i)|; of tokens |s_i|
+  };
+  Measure measure = Measure::output;
+  float threshold = 0;
+  i64 keep = 0;  // at most so many, the greatest; 0: all
+  bool active() const { return threshold > 0 || keep > 0; }
+  bool operator==(const Truncation&) const = default;
 };
 
 // Attention to parameter tokens (Pattention) in place of a matrix or of a whole MLP: O = Theta(X K^T) V over P keys and
@@ -28,6 +46,10 @@ struct ParameterTokens {
   i64 tokens = 0;  // P
   float tau = 0;   // as published sqrt(P); a grown model keeps that of its first size, and so its function
   Theta theta = Theta::l2_gelu;
+  i64 old = 0;     // of a grown model: the first tokens, which it had before; 0: it was not grown
+  float mask = 1;  // c of the others (ops/token_scores.h), which training moves from 0 to 1; then tau is as given
+  float effective_tau() const;  // tau^2 (n + c^2 m) / (n + m) of n old and m other tokens, as a square
+  Truncation truncation = {};
   bool present() const { return tokens != 0; }
   bool operator==(const ParameterTokens&) const = default;
 };
@@ -40,6 +62,7 @@ struct SoftmaxAttention {
   bool qk_norm = false;     // RMS norm with gain over each head of q and k, before the rotation (Qwen3)
   i64 window = 0;           // keys that a query sees, its own included; 0: all before it
   bool inner_norm = false;  // a norm of the heads' outputs before the output projection (BitNet)
+  i64 convolution = 0;      // taps of a depthwise convolution of q, k and v over the past; 0: none
   ParameterTokens q = {}, k = {}, v = {}, o = {};  // in place of these matrices, where present; they have no bias
   bool operator==(const SoftmaxAttention&) const = default;
 };
@@ -56,7 +79,15 @@ struct LogSumExpAttention {
   bool decay = false;       // a learned decay of each channel of the state at each token
   i64 convolution = 0;      // taps of a depthwise convolution of q, k and v over the past; 0: none
   i64 window = 0;           // tokens of exact softmax attention, mixed with the state by a learned share; 0: none
+  // The weights of window and state have one sum, and the state takes in only what has left the window (LoLCATs, Zhang
+  // et al. 2024, arXiv 2410.10254, equation 7): the form into which softmax attention is converted.
+  bool shared_window = false;
+  // Channels of the state's queries and keys, which then are learned maps of each head's q and k, turned by their
+  // positions; 0: q and k themselves, not turned.
+  i64 feature_dim = 0;
+  bool output_glu = false;  // the output projection is o(up a * sigmoid(gate a)), as in the published model
   i64 values_of_head() const { return value_dim ? value_dim : head_dim; }
+  i64 features() const { return feature_dim ? feature_dim : head_dim; }
   i64 state_elements() const;  // of one session: numbers in f32, and of the window's cache two for each position
   bool operator==(const LogSumExpAttention&) const = default;
 };
@@ -75,19 +106,6 @@ struct GatedMlp {  // down(f(gate x) * g(up x))
   bool inner_norm = false;   // a norm of the product before the down projection (BitNet)
   float threshold = 0;       // of fatrelu
   bool operator==(const GatedMlp&) const = default;
-};
-
-// Neurons of an MLP that are left out because they contribute too little (ops/truncate.h).
-struct Truncation {
-  enum class Measure : u8 {
-    output,  // |h_i| |Wdown[:, i]|, the length of what the neuron adds (arXiv 2411.02335)
-    gate,    // |f(gate_i)|, in a plain MLP |f(up_i)|
-  };
-  Measure measure = Measure::output;
-  float threshold = 0;
-  i64 keep = 0;  // at most so many, the greatest; 0: all
-  bool active() const { return threshold > 0 || keep > 0; }
-  bool operator==(const Truncation&) const = default;
 };
 
 // Inputs of a layer's projections that are left out because they are small: x_j counts unless |x_j| is below the
@@ -156,7 +174,9 @@ struct Rotary {
 
 struct Config {
   i64 vocab = 0, dim = 0;
-  i64 context = 0;  // positions trained for; learned positions: the size of the table
+  bool causal = true;                    // tokens see those before them; else an encoder, whose tokens see all
+  std::vector<std::string> labels = {};  // of a classifier: its head reads the mean of the last hidden states
+  i64 context = 0;                       // positions trained for; learned positions: the size of the table
   Norm norm = {};
   bool final_affine = false;  // the final norm has a gain, a layer norm also a bias, whatever the others have
   Positions positions = Positions::rotary;
@@ -165,7 +185,7 @@ struct Config {
   bool tied = true;                                              // the head is the token embedding
   float embedding_scale = 1, branch_scale = 1, logit_scale = 1;  // of the token embeddings, each sublayer, the logits
   std::vector<Layer> layers = {};
-  std::vector<Truncation> truncation = {};  // (L) of the layers' MLPs; empty: none
+  std::vector<Truncation> truncation = {};  // (L) of the layers' MLPs of neurons; empty: none
   InputSparsity inputs = {};                // of the projections
   bool operator==(const Config&) const = default;
 };
@@ -173,13 +193,13 @@ struct Config {
 // A model whose layers are all alike, in the few numbers that a person gives. Zero means: derived.
 struct Architecture {
   i64 vocab = 0, context = 256, layers = 0, dim = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden = 0;
-  bool gated = true;
+  bool mlp = true, gated = true;
   Function activation = Function::silu;
   float activation_threshold = 0;
   bool activate_up = false;
   Mixer mixer = Mixer::softmax;
-  i64 softmax_every = 0, value_dim = 0, convolution = 0;
-  bool log_values = false, head_scale = false, decay = false;
+  i64 softmax_every = 0, value_dim = 0, feature_dim = 0, convolution = 0;
+  bool log_values = false, head_scale = false, decay = false, shared_window = false, output_glu = false;
   float key_cap = 0;
   i64 attention_tokens = 0, mlp_tokens = 0;
   Theta theta = Theta::l2_gelu;
@@ -204,6 +224,7 @@ struct Architecture {
     f("kv-heads", "key-value heads, G (0: as many as query heads)", a.kv_heads...);
     f("head-dim", "channels of a head, D (0: dim / heads)", a.head_dim...);
     f("hidden", "hidden channels of the MLP, F (0: 4 dim, gated: 8/3 dim rounded up to 64)", a.hidden...);
+    f("mlp", "layers have an MLP", a.mlp...);
     f("gated", "gated MLP: down(f(gate x) * up x)", a.gated...);
     f("activation", "activation function of the MLP", a.activation...);
     f("activation-threshold", "threshold of fatrelu", a.activation_threshold...);
@@ -221,7 +242,12 @@ struct Architecture {
     f("key-cap", "lse: soft limit of keys, cap tanh(k / cap) (0: none)", a.key_cap...);
     f("head-scale", "lse: a learned factor of each head's queries and keys", a.head_scale...);
     f("decay", "lse: a learned decay of each channel of the state", a.decay...);
-    f("convolution", "lse: taps of a convolution of q, k and v over the past (0: none)", a.convolution...);
+    f("shared-window", "lse: one sum of weights of window and state, which takes in what left the window",
+      a.shared_window...);
+    f("feature-dim", "lse: channels of the state's keys, learned maps of each head (0: the heads themselves)",
+      a.feature_dim...);
+    f("output-glu", "lse: a gated output projection, as in the published model", a.output_glu...);
+    f("convolution", "taps of a convolution of q, k and v over the past (0: none)", a.convolution...);
     f("norm", "kind of normalisation", a.norm...);
     f("norm-gain", "norms have a gain", a.norm_gain...);
     f("norm-bias", "norms have a bias (layer norm only)", a.norm_bias...);
@@ -266,15 +292,23 @@ std::string enum_name(E value) {
 Json to_json(const Config& config);
 Config config_from_json(const Json& json, const std::string& where);
 
+// Predicts the next token; others are classifiers and encoders that predict tokens hidden from them.
+inline bool is_language_model(const Config& config) { return config.causal && config.labels.empty(); }
+// Error where the model is none: "MODEL: a classifier; expected ...".
+void require_language_model(const Config& config, const std::string& where);
+
 // What a description costs.
 i64 parameter_count(const Config& config);
 i64 embedding_parameter_count(const Config& config);           // token and position tables, and the head when untied
 i64 cache_elements_per_token(const Config& config);            // keys and values of all layers of softmax attention
+bool keeps_all(const Config& config);                          // sessions remember every token, and so go back to any
 i64 state_elements(const Config& config);                      // numbers of constant-cost layers, whatever the length
 double flops_per_token(const Config& config, double context);  // forward; training is three times this
 bool has_attention(const Layer& layer);
 bool has_mlp(const Layer& layer);
 bool has_parameter_tokens(const Layer& layer);
+bool leaves_out(const Config& config);  // neurons, parameter tokens or inputs, by thresholds
+Config without_thresholds(Config config);
 i64 rotated_head_dim(const Layer& layer);  // channels of the heads that rotary positions turn; 0: none are turned
 
 }  // namespace sparsam

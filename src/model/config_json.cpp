@@ -10,8 +10,27 @@ double shortest(float value) { return std::stod(fmt::format("{}", value)); }
 
 namespace {
 
+Json truncation_json(const Truncation& t) {
+  if (!t.active()) return nullptr;
+  Json json{{"measure", enum_name(t.measure)}, {"threshold", shortest(t.threshold)}};
+  if (t.keep) json["keep"] = t.keep;
+  return json;
+}
+
+Truncation truncation_from(Fields f) {
+  const Truncation t{.measure = enum_from_name<Truncation::Measure>(f.required<std::string>("measure"), f.where()),
+                     .threshold = f.required<float>("threshold"),
+                     .keep = f.or_default<i64>("keep", 0, {.least = 0, .most = i64{1} << 24})};
+  f.finish();
+  return t;
+}
+
 Json tokens_json(const ParameterTokens& t) {
-  return {{"tokens", t.tokens}, {"tau", shortest(t.tau)}, {"theta", enum_name(t.theta)}};
+  Json json{{"tokens", t.tokens}, {"tau", shortest(t.tau)}, {"theta", enum_name(t.theta)}};
+  if (t.old) json["old"] = t.old;
+  if (t.mask != 1) json["mask"] = shortest(t.mask);
+  if (t.truncation.active()) json["truncation"] = truncation_json(t.truncation);
+  return json;
 }
 
 Json mixer_json(const Layer& layer) {
@@ -21,6 +40,7 @@ Json mixer_json(const Layer& layer) {
             {"qkv_bias", a->qkv_bias}, {"out_bias", a->out_bias}, {"qk_norm", a->qk_norm}};
   if (a->window) json["window"] = a->window;
   if (a->inner_norm) json["inner_norm"] = true;
+  if (a->convolution) json["convolution"] = a->convolution;
   for (const auto& [name, tokens] :
        {std::pair("q", &a->q), std::pair("k", &a->k), std::pair("v", &a->v), std::pair("o", &a->o)})
     if (tokens->present()) json[name] = tokens_json(*tokens);
@@ -36,6 +56,9 @@ Json log_sum_exp_json(const Layer& layer) {
   if (a.key_cap != 0) json["key_cap"] = shortest(a.key_cap);
   if (a.convolution) json["convolution"] = a.convolution;
   if (a.window) json["window"] = a.window;
+  if (a.shared_window) json["shared_window"] = true;
+  if (a.feature_dim) json["feature_dim"] = a.feature_dim;
+  if (a.output_glu) json["output_glu"] = true;
   return json;
 }
 
@@ -51,7 +74,10 @@ LogSumExpAttention log_sum_exp_from(Fields f) {
                              .head_scale = f.required<bool>("head_scale"),
                              .decay = f.required<bool>("decay"),
                              .convolution = f.or_default<i64>("convolution", 0),
-                             .window = f.or_default<i64>("window", 0)};
+                             .window = f.or_default<i64>("window", 0),
+                             .shared_window = f.or_default<bool>("shared_window", false),
+                             .feature_dim = f.or_default<i64>("feature_dim", 0),
+                             .output_glu = f.or_default<bool>("output_glu", false)};
   f.finish();
   return a;
 }
@@ -131,6 +157,8 @@ void add_uncommon(const Config& config, Json& json) {
   add("branch_scale", config.branch_scale);
   add("logit_scale", config.logit_scale);
   if (config.final_affine) json["norm"]["final_affine"] = true;
+  if (!config.causal) json["causal"] = false;
+  if (!config.labels.empty()) json["classifier"] = {{"pooling", "mean"}};  // labels: id2label
 }
 
 }  // namespace
@@ -164,7 +192,10 @@ namespace {
 ParameterTokens tokens_from(Fields& f) {
   return {.tokens = f.required<i64>("tokens"),
           .tau = f.required<float>("tau"),
-          .theta = enum_from_name<Theta>(f.required<std::string>("theta"), f.where())};
+          .theta = enum_from_name<Theta>(f.required<std::string>("theta"), f.where()),
+          .old = f.or_default<i64>("old", 0),
+          .mask = f.or_default<float>("mask", 1),
+          .truncation = f.find("truncation") ? truncation_from(f.object("truncation")) : Truncation{}};
 }
 ParameterTokens tokens_from(Fields& attention, const char* name) {
   if (!attention.find(name)) return {};
@@ -183,6 +214,7 @@ SoftmaxAttention attention_from(Fields f) {
                              .qk_norm = f.required<bool>("qk_norm"),
                              .window = f.or_default<i64>("window", 0),
                              .inner_norm = f.or_default<bool>("inner_norm", false),
+                             .convolution = f.or_default<i64>("convolution", 0),
                              .q = tokens_from(f, "q"),
                              .k = tokens_from(f, "k"),
                              .v = tokens_from(f, "v"),
@@ -229,15 +261,7 @@ Layer layer_from(const Json& json, const std::string& where) {
 
 Json truncation_json(const std::vector<Truncation>& layers) {
   Json json = Json::array();
-  for (const Truncation& t : layers) {
-    if (!t.active()) {
-      json.push_back(nullptr);
-      continue;
-    }
-    Json item{{"measure", enum_name(t.measure)}, {"threshold", shortest(t.threshold)}};
-    if (t.keep) item["keep"] = t.keep;
-    json.push_back(item);
-  }
+  for (const Truncation& t : layers) json.push_back(truncation_json(t));
   return json;
 }
 
@@ -246,12 +270,8 @@ std::vector<Truncation> read_truncation(Fields& fields) {
   if (!fields.find("truncation")) return layers;
   for (const Json& item : fields.required<std::vector<Json>>("truncation")) {
     Truncation& t = layers.emplace_back();
-    if (item.is_null()) continue;
-    Fields f(item, fmt::format("{}.truncation[{}]", fields.where(), layers.size() - 1));
-    t.measure = enum_from_name<Truncation::Measure>(f.required<std::string>("measure"), f.where());
-    t.threshold = f.required<float>("threshold");
-    t.keep = f.or_default<i64>("keep", 0, {.least = 0, .most = i64{1} << 24});
-    f.finish();
+    if (!item.is_null())
+      t = truncation_from(Fields(item, fmt::format("{}.truncation[{}]", fields.where(), layers.size() - 1)));
   }
   return layers;
 }
@@ -312,6 +332,16 @@ void read_description(const Json& json, const std::string& where, Config& config
   config.embedding_scale = fields.or_default<float>("embedding_scale", 1);
   config.branch_scale = fields.or_default<float>("branch_scale", 1);
   config.logit_scale = fields.or_default<float>("logit_scale", 1);
+  config.causal = fields.or_default<bool>("causal", true);
+  if (fields.find("classifier")) {
+    Fields classifier = fields.object("classifier");
+    if (const auto pooling = classifier.required<std::string>("pooling"); pooling != "mean")
+      fail_unknown("value", pooling, std::vector<std::string>{"mean"}, classifier.where() + ".pooling");
+    classifier.finish();
+    if (config.labels.empty()) fail("{}: a classifier without labels; expected the field id2label", where);
+  } else {
+    config.labels.clear();  // such a table may stand beside any model
+  }
   const auto layers = fields.required<std::vector<Json>>("layers");
   for (size_t i = 0; i < layers.size(); ++i)
     config.layers.push_back(layer_from(layers[i], fmt::format("{}.layers[{}]", where, i)));

@@ -27,6 +27,23 @@ class RotaryTables {
   i64 computed_ = 0;
 };
 
+// Sequences that go through one operation together: equally long and without padding, `first` being their first row.
+struct SequenceRun {
+  i64 first, sequences, length;
+  Out<float, 2> rows(Out<float, 2> x) const { return x.slice(first, sequences * length); }
+  Out<float, 4> heads(Out<float, 2> x, i64 count) const {  // (N, H D) -> (B, T, H, D)
+    return rows(x).as(sequences, length, count, x.shape(1) / count);
+  }
+  Out<float, 3> lse(Out<float, 3> x) const {  // (B, H, T)
+    return {x.data() + first * x.shape(1), {sequences, x.shape(1), length}};
+  }
+};
+// Calls f(run) for all of B sequences of T rows at once or, where `lengths` says that some are padded, for each alone.
+void for_each_run(i64 sequences, i64 length, In<i32, 1> lengths, auto&& f) {
+  if (lengths.empty()) return f(SequenceRun{0, sequences, length});
+  for (i64 b = 0; b < sequences; ++b) f(SequenceRun{b * length, 1, lengths[b]});
+}
+
 struct Execution {
   Backend& backend;
   Arena& arena;
@@ -35,6 +52,16 @@ struct Execution {
   const RotaryTables& rotary;
   In<i32, 1> positions;   // (N) of each row
   i64 sequences, length;  // B, T: N = B T rows
+  In<i32, 1> lengths;     // (B) as Tokens::lengths
+
+  // What mixes tokens does so run by run, into rows of which those of padding are 0. Where tokens see only those before
+  // them, padding, which comes last, is left where it is.
+  In<i32, 1> seen_lengths() const { return config.causal ? In<i32, 1>{} : lengths; }
+  void for_each_run(auto&& f) const { sparsam::for_each_run(sequences, length, seen_lengths(), f); }
+  Out<float, 2> mixed_rows(i64 cols) const {
+    const i64 rows = sequences * length;
+    return seen_lengths().empty() ? arena.allocate<float>(rows, cols) : arena.zeros<float>(rows, cols);
+  }
 };
 
 struct NormActivations {

@@ -119,7 +119,10 @@ void check_expressible(const GgufArchitecture& g, const Config& config, const st
     refuse.when(yarn->beta_fast != 32 || yarn->beta_slow != 1 || !yarn->truncate, "YaRN with other ramps than 32 to 1");
   for (const Truncation& truncation : config.truncation) refuse.when(truncation.active(), "truncated MLPs");
   for (const InputThresholds& inputs : config.inputs.layers) refuse.when(inputs.active(), "thresholds of inputs");
-  for (const Layer& layer : config.layers) check_layer(g, config, layer, refuse);
+  for (const Layer& layer : config.layers) {
+    check_layer(g, config, layer, refuse);
+    refuse.when(!g.layers_differ && layer.mlp != config.layers.front().mlp, "layers that differ");
+  }
 }
 
 // --- metadata -------------------------------------------------------------------------------------------------------
@@ -329,10 +332,14 @@ void add_weights(Tensors& out, const GgufArchitecture& g, const Model& model) {
 
 void save_gguf(const Model& original, const GgufText& text, const fs::path& path) {
   const std::string where = path.string();
+  require_language_model(original.config, where);
   Model model = without_empty_layers(original);
   for (const Layer& layer : model.config.layers)
     if (std::holds_alternative<LogSumExpAttention>(layer.mixer))
       fail("{}: GGUF's architectures do not have log-sum-exp attention", where);
+  for (const Layer& layer : model.config.layers)
+    if (const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer); a && a->convolution)
+      fail("{}: GGUF's architectures do not have convolutions of queries, keys and values", where);
   if (!first_attention(model.config)) fail("{}: the model has no attention, which GGUF's architectures need", where);
   const GgufArchitecture& g = gguf_architecture(nearest(model.config), where);
   check_expressible(g, model.config, where);

@@ -16,10 +16,12 @@ struct SharedLayer {
 
 // Nothing when layers differ, lack a half, or when their windows are of no family's kind.
 std::optional<SharedLayer> shared_layer(const Config& config) {
-  if (config.layers.empty()) return {};
+  if (config.layers.empty() || !is_language_model(config)) return {};
   SharedLayer shared{.layer = config.layers.back()};
   auto* attention = std::get_if<SoftmaxAttention>(&shared.layer.mixer);
-  if (!attention || !has_mlp(shared.layer) || has_parameter_tokens(shared.layer) || config.final_affine) return {};
+  if (!attention || attention->convolution || !has_mlp(shared.layer) || has_parameter_tokens(shared.layer) ||
+      config.final_affine)
+    return {};
   shared.window = std::exchange(attention->window, 0);
   const auto window_of = [](const Layer& layer) {
     const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer);
@@ -128,7 +130,9 @@ Json gpt2_json(const Config& config, const SharedLayer& shared) {
           {"torch_dtype", "float32"}};
 }
 
-std::string class_of(const std::string& family) {
+std::string class_of(const std::string& family, const Config& config) {
+  if (!config.labels.empty()) return "SparsamForSequenceClassification";
+  if (!config.causal) return "SparsamForMaskedLM";
   if (family == "llama") return "LlamaForCausalLM";
   if (family == "mistral") return "MistralForCausalLM";
   if (family == "qwen2") return "Qwen2ForCausalLM";
@@ -144,7 +148,7 @@ Json family_json(const Config& config) {
   const auto shared = shared_layer(config);
   if (shared && is_gpt2(config, *shared)) return gpt2_json(config, *shared);
   const std::string known = shared ? llama_family(config, *shared) : "", family = known.empty() ? "sparsam" : known;
-  Json json{{"architectures", {class_of(family)}},
+  Json json{{"architectures", {class_of(family, config)}},
             {"model_type", family},
             {"vocab_size", config.vocab},
             {"hidden_size", config.dim},
@@ -152,6 +156,10 @@ Json family_json(const Config& config) {
             {"num_hidden_layers", config.layers.size()},
             {"tie_word_embeddings", config.tied},
             {"torch_dtype", "float32"}};
+  for (size_t i = 0; i < config.labels.size(); ++i) {
+    json["id2label"][std::to_string(i)] = config.labels[i];
+    json["label2id"][config.labels[i]] = i;
+  }
   if (known.empty())
     json["sparsam"] = description_json(config);
   else

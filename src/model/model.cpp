@@ -44,7 +44,9 @@ void initialize(const Params<ParameterSpec>& specs, const Params<Out<float, 2>>&
       specs,
       [&](const std::string&, const ParameterSpec& spec, const Out<float, 2>& w) {
         Random random(seed, ++stream);
+        i64 at = -1;
         for (float& value : w.span()) {
+          ++at;
           switch (spec.init) {
             case ParameterSpec::Init::zeros:
               value = 0;
@@ -55,6 +57,11 @@ void initialize(const Params<ParameterSpec>& specs, const Params<Out<float, 2>>&
             case ParameterSpec::Init::normal:
               value = static_cast<float>(random.normal()) * spec.deviation;
               break;
+            case ParameterSpec::Init::feature_maps: {
+              const i64 feature = at / spec.channels % spec.features, channel = at % spec.channels;
+              if (feature % spec.channels == channel) value = feature / spec.channels % 2 ? -1.f : 1.f;
+              break;
+            }
           }
         }
       },

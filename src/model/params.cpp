@@ -35,23 +35,37 @@ ProjectionParams<ParameterSpec> projection_specs(const ParameterTokens& tokens, 
   return {linear_specs(out, in, bias, scale), {}};
 }
 
-// Queries and keys, which are exponents, begin as in the published code: deviation 1 / sqrt(3).
+void convolution_specs(AttentionParams<ParameterSpec>& p, i64 taps, i64 queries, i64 keys, i64 values) {
+  p.q_conv = vector_of(taps > 0, queries * taps, Init::zeros);
+  p.k_conv = vector_of(taps > 0, keys * taps, Init::zeros);
+  p.v_conv = vector_of(taps > 0, values * taps, Init::zeros);
+}
+ParameterSpec map_of(const LogSumExpAttention& a, i64 heads) {
+  ParameterSpec spec = vector_of(a.feature_dim > 0, heads * a.feature_dim * a.head_dim, Init::feature_maps);
+  spec.features = a.feature_dim, spec.channels = a.head_dim;
+  return spec;
+}
+
+// Queries and keys, which are exponents, begin as in the published code: deviation 1 / sqrt(3). With
+// feature maps they are those of softmax attention.
 void log_sum_exp_specs(AttentionParams<ParameterSpec>& p, const LogSumExpAttention& a, const Norm& norm, i64 dim,
                        double branch) {
-  const double exponents = 1 / std::sqrt(3.0);
+  const double published = 1 / std::sqrt(3.0), exponents = a.feature_dim ? 1 : published;
   const i64 queries = a.heads * a.head_dim, keys = a.kv_heads * a.head_dim, values = a.kv_heads * a.values_of_head();
   p.norm = norm_specs(norm, dim);
   p.q = {linear_specs(queries, dim, a.qkv_bias, exponents), {}};
   p.k = {linear_specs(keys, dim, a.qkv_bias, exponents), {}};
-  p.v = {linear_specs(values, dim, a.qkv_bias, a.log_values ? exponents : 1), {}};
-  p.o = {linear_specs(dim, a.heads * a.values_of_head(), a.out_bias, branch), {}};
-  if (a.decay) p.decay = linear_specs(keys, dim, true);
-  p.q_conv = vector_of(a.convolution > 0, queries * a.convolution, Init::zeros);
-  p.k_conv = vector_of(a.convolution > 0, keys * a.convolution, Init::zeros);
-  p.v_conv = vector_of(a.convolution > 0, values * a.convolution, Init::zeros);
+  p.v = {linear_specs(values, dim, a.qkv_bias, a.log_values ? published : 1), {}};
+  const i64 heads_out = a.heads * a.values_of_head();
+  p.o = {linear_specs(dim, a.output_glu ? dim : heads_out, a.out_bias, branch), {}};
+  if (a.output_glu) p.output_gate = p.output_up = linear_specs(dim, heads_out, true);
+  const i64 features = a.features();
+  if (a.decay) p.decay = linear_specs(a.kv_heads * features, dim, true);
+  convolution_specs(p, a.convolution, queries, keys, values);
   p.q_scale = vector_of(a.head_scale, a.heads, Init::ones);
   p.k_scale = vector_of(a.head_scale, a.kv_heads, Init::ones);
   p.state_logit = vector_of(a.window > 0, a.heads, Init::zeros);
+  p.q_map = map_of(a, a.heads), p.k_map = map_of(a, a.kv_heads);
 }
 
 }  // namespace
@@ -62,6 +76,8 @@ Params<ParameterSpec> parameter_specs(const Config& config) {
   specs.token_embedding = matrix_of(config.vocab, dim, embedding_deviation);
   if (config.positions == Positions::learned)
     specs.position_embedding = matrix_of(config.context, dim, embedding_deviation);
+  if (config.positions == Positions::recurrent)
+    specs.position_coefficient = specs.position_input = linear_specs(dim, dim, true, 1 / std::sqrt(3.0));
   // 2 L branches add into the residual stream: each begins with 1 / sqrt(2 L) of the variance's root (GPT-2).
   const double branch = 1 / std::sqrt(2.0 * static_cast<double>(std::max<size_t>(config.layers.size(), 1)));
   for (size_t i = 0; i < config.layers.size(); ++i) {
@@ -75,6 +91,7 @@ Params<ParameterSpec> parameter_specs(const Config& config) {
       p.o = projection_specs(a->o, dim, queries, a->out_bias, config, branch);
       if (a->inner_norm) p.inner_norm = norm_specs(config.norm, queries);
       p.q_norm.gain = p.k_norm.gain = vector_of(a->qk_norm, a->head_dim, Init::ones);
+      convolution_specs(p, a->convolution, queries, keys, keys);
     }
     if (const auto* a = std::get_if<LogSumExpAttention>(&config.layers[i].mixer))
       log_sum_exp_specs(specs.layers[i].attention, *a, config.norm, dim, branch);
@@ -98,7 +115,11 @@ Params<ParameterSpec> parameter_specs(const Config& config) {
   Norm final_norm = config.norm;
   if (config.final_affine) final_norm.gain = true, final_norm.bias = config.norm.kind == NormKind::layer;
   specs.final_norm = norm_specs(final_norm, dim);
-  if (!config.tied) specs.head = matrix_of(config.vocab, dim, embedding_deviation);
+  if (config.labels.empty()) {
+    if (!config.tied) specs.head = matrix_of(config.vocab, dim, embedding_deviation);
+  } else {
+    specs.score = matrix_of(static_cast<i64>(config.labels.size()), dim, embedding_deviation);
+  }
   return specs;
 }
 

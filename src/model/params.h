@@ -52,11 +52,13 @@ struct AttentionParams {
   ProjectionParams<T> q, k, v, o;  // (H D, C), (G D, C), (G D, C), (C, H D)
   NormParams<T> q_norm, k_norm;    // (D)
   NormParams<T> inner_norm;        // (H D)
-  // Of log-sum-exp attention, whose q, k, v, o are (H E, C), (G E, C), (G D, C), (C, H D).
-  LinearParams<T> decay;     // (G E, C)
-  T q_conv, k_conv, v_conv;  // (channels taps)
-  T q_scale, k_scale;        // (H), (G)
-  T state_logit;             // (H)  of the state's share beside the window's
+  T q_conv, k_conv, v_conv;        // (channels taps)
+  // Of log-sum-exp attention, whose q, k, v, o are (H E, C), (G E, C), (G D, C), (C, H D). F: features.
+  LinearParams<T> decay;                   // (G F, C)
+  T q_map, k_map;                          // (H F E), (G F E)
+  T q_scale, k_scale;                      // (H), (G)
+  T state_logit;                           // (H)  of the state's share beside the window's
+  LinearParams<T> output_gate, output_up;  // (C, H D); then o is (C, C)
   static void visit(const std::string& at, auto&& f, auto&... p) {
     NormParams<T>::visit(at + "input_layernorm", f, p.norm...);
     ProjectionParams<T>::visit(at + "self_attn.q_proj", f, p.q...);
@@ -69,8 +71,11 @@ struct AttentionParams {
     LinearParams<T>::visit(at + "self_attn.decay_proj", f, p.decay...);
     f(at + "self_attn.q_conv", p.q_conv...), f(at + "self_attn.k_conv", p.k_conv...);
     f(at + "self_attn.v_conv", p.v_conv...);
+    f(at + "self_attn.q_map", p.q_map...), f(at + "self_attn.k_map", p.k_map...);
     f(at + "self_attn.q_scale", p.q_scale...), f(at + "self_attn.k_scale", p.k_scale...);
     f(at + "self_attn.state_logit", p.state_logit...);
+    LinearParams<T>::visit(at + "self_attn.output_gate", f, p.output_gate...);
+    LinearParams<T>::visit(at + "self_attn.output_up", f, p.output_up...);
   }
 };
 
@@ -102,29 +107,40 @@ struct LayerParams {
 
 template <class T>
 struct Params {
-  T token_embedding;     // (V, C)
-  T position_embedding;  // (context, C)  learned positions only
+  T token_embedding;                                     // (V, C)
+  T position_embedding;                                  // (context, C)  learned positions only
+  LinearParams<T> position_coefficient, position_input;  // (C, C)  recurrent positions only
   std::vector<LayerParams<T>> layers;
   NormParams<T> final_norm;
-  T head;  // (V, C)  untied only
+  T head;   // (V, C)  untied only
+  T score;  // (classes, C)  of a classifier, which has no other head
 
   static void visit(auto&& f, auto&... p) {
     f("model.embed_tokens.weight", p.token_embedding...);
     f("model.embed_positions.weight", p.position_embedding...);
+    LinearParams<T>::visit("model.position_coefficient", f, p.position_coefficient...);
+    LinearParams<T>::visit("model.position_input", f, p.position_input...);
     const size_t layers = std::get<0>(std::tie(p...)).layers.size();
     for (size_t i = 0; i < layers; ++i) LayerParams<T>::visit(fmt::format("model.layers.{}.", i), f, p.layers[i]...);
     NormParams<T>::visit("model.norm", f, p.final_norm...);
     f("lm_head.weight", p.head...);
+    f("score.weight", p.score...);
   }
 };
 
 // Shape and initialisation of one parameter. A vector has rows = 1 and is stored with one axis.
 struct ParameterSpec {
-  enum class Init : u8 { zeros, ones, normal };
+  enum class Init : u8 {
+    zeros,
+    ones,
+    normal,
+    feature_maps,  // of each head (F, E): the identity, minus the identity, and so on in turn
+  };
   i64 rows = 0, cols = 0;
   bool is_vector = false;
   Init init = Init::normal;
-  float deviation = 0;  // of normal
+  float deviation = 0;             // of normal
+  i64 features = 0, channels = 0;  // of feature_maps: F, E
 
   bool present() const { return rows > 0; }
   i64 size() const { return rows * cols; }
@@ -132,6 +148,13 @@ struct ParameterSpec {
 
 // Which parameters a description has, and their shapes: the single place that decides.
 Params<ParameterSpec> parameter_specs(const Config& config);
+
+// What predicts from the last hidden states: one of the parameters above.
+template <class T>
+const T& head_of(const Config& config, const Params<T>& params) {
+  if (!config.labels.empty()) return params.score;
+  return config.tied ? params.token_embedding : params.head;
+}
 
 // A Params of another kind with the same layers, each T empty.
 template <class T>

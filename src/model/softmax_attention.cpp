@@ -1,6 +1,8 @@
 #include "model/softmax_attention.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 namespace sparsam {
@@ -45,13 +47,64 @@ Out<float, 2> head_norm_backward(const Execution& e, const NormParams<Matrix>& w
 }
 
 Out<float, 2> project(const Execution& e, const ParameterTokens& tokens, const ProjectionParams<Matrix>& w,
-                      In<float, 2> x, TokenActivations& kept, const SparseLayer* sparse,
-                      Matrix SparseLayer::*transposed) {
-  if (sparse && !(sparse->*transposed).empty()) return sparse_forward(e, w, sparse->*transposed, x);
-  return projection_forward(e, tokens, w, x, kept);
+                      In<float, 2> x, TokenActivations& kept, const SparseLayer* sparse, SitePlace place,
+                      InputMajor SparseLayer::*by_input) {
+  if (sparse && !(sparse->*by_input).empty()) return sparse_forward(e, w, sparse->*by_input, x);
+  return projection_forward(e, tokens, w, x, kept, sparse ? &sparse->tokens[static_cast<size_t>(place)] : nullptr);
+}
+
+// Rows of a cache of G heads: `count` of each head, from positions `from` on of a ring to `to` on of another matrix.
+void copy_rows(const MutableMatrix& source, i64 from, const MutableMatrix& target, i64 to, i64 count, i64 heads) {
+  const size_t row = static_cast<size_t>(source.cols * size_of(source.dtype));
+  const i64 capacity = source.rows / heads, room = target.rows / heads;
+  for (i64 g = 0; g < heads; ++g)
+    for (i64 i = 0; i < count; ++i)
+      std::memcpy(target.bytes.data() + static_cast<size_t>(g * room + (to + i) % room) * row,
+                  source.bytes.data() + static_cast<size_t>(g * capacity + (from + i) % capacity) * row, row);
 }
 
 }  // namespace
+
+void attend_ring(const Execution& e, const LayerCache& ring, const RingAttention& a) {
+  const i64 T = a.q.shape(0), G = a.k.shape(1), D = a.q.shape(2), capacity = ring.keys.rows / G;
+  if (T == 1) {  // which row is whose does not matter: positions are in the keys
+    e.backend.run(
+        CacheAppend{.keys = ring.keys, .values = ring.values, .k = a.k, .v = a.v, .start = a.start % capacity});
+    e.backend.run(CachedAttention{.y = a.y,
+                                  .q = a.q,
+                                  .keys = ring.keys,
+                                  .values = ring.values,
+                                  .groups = G,
+                                  .start = std::min(a.start, capacity - 1),
+                                  .scale = a.scale,
+                                  .compute = e.compute,
+                                  .lse = a.lse});
+    return;
+  }
+  const i64 past = std::min({a.start, a.window - 1, capacity}), rows = past + T, kept = std::min(T, capacity);
+  const Arena::Mark mark = e.arena.mark();
+  const auto in_order = [&](const MutableMatrix& m) {
+    const auto bytes = e.arena.allocate<std::byte>(G * rows * D * size_of(m.dtype));
+    const MutableMatrix all{m.dtype, G * rows, D, bytes.span()};
+    copy_rows(m, a.start - past, all, 0, past, G);
+    return all;
+  };
+  const MutableMatrix keys = in_order(ring.keys), values = in_order(ring.values);
+  e.backend.run(CacheAppend{.keys = keys, .values = values, .k = a.k, .v = a.v, .start = past});
+  e.backend.run(CachedAttention{.y = a.y,
+                                .q = a.q,
+                                .keys = keys,
+                                .values = values,
+                                .groups = G,
+                                .start = past,
+                                .scale = a.scale,
+                                .window = a.window,
+                                .compute = e.compute,
+                                .lse = a.lse});
+  copy_rows(keys, rows - kept, ring.keys, a.start + T - kept, kept, G);
+  copy_rows(values, rows - kept, ring.values, a.start + T - kept, kept, G);
+  e.arena.release(mark);
+}
 
 Out<float, 2> attention_forward(const Execution& e, const SoftmaxAttention& attention, const AttentionParams<Matrix>& w,
                                 In<float, 2> x, AttentionActivations& kept, const LayerCache* cache, i64 start,
@@ -59,9 +112,16 @@ Out<float, 2> attention_forward(const Execution& e, const SoftmaxAttention& atte
   const i64 B = e.sequences, T = e.length, H = attention.heads, G = attention.kv_heads, D = attention.head_dim;
   kept.norm = norm_forward(e, w.norm, x);
   if (sparse) leave_out_small(e, kept.norm.y, sparse->inputs.qkv, sparse->dense_positions);
-  kept.q = project(e, attention.q, w.q, kept.norm.y, kept.q_tokens, sparse, &SparseLayer::q);
-  kept.k = project(e, attention.k, w.k, kept.norm.y, kept.k_tokens, sparse, &SparseLayer::k);
-  kept.v = project(e, attention.v, w.v, kept.norm.y, kept.v_tokens, sparse, &SparseLayer::v);
+  kept.q = project(e, attention.q, w.q, kept.norm.y, kept.q_tokens, sparse, SitePlace::q, &SparseLayer::q);
+  kept.k = project(e, attention.k, w.k, kept.norm.y, kept.k_tokens, sparse, SitePlace::k, &SparseLayer::k);
+  kept.v = project(e, attention.v, w.v, kept.norm.y, kept.v_tokens, sparse, SitePlace::v, &SparseLayer::v);
+  if (attention.convolution) {
+    const ConvolutionPast past = cache ? cache->past : ConvolutionPast{};
+    kept.q_in = kept.q, kept.k_in = kept.k, kept.v_in = kept.v;
+    kept.q = convolve(e, w.q_conv, kept.q_in, past.q);
+    kept.k = convolve(e, w.k_conv, kept.k_in, past.k);
+    kept.v = convolve(e, w.v_conv, kept.v_in, past.v);
+  }
   if (attention.qk_norm) {
     kept.q_raw = kept.q, kept.k_raw = kept.k;
     kept.q = head_norm(e, w.q_norm, kept.q_raw, kept.q_r);
@@ -69,8 +129,17 @@ Out<float, 2> attention_forward(const Execution& e, const SoftmaxAttention& atte
   }
   rotate(e, kept.q, D, false);
   rotate(e, kept.k, D, false);
-  kept.a = e.arena.allocate<float>(B * T, H * D);
-  if (cache) {
+  kept.a = e.mixed_rows(H * D);
+  if (cache && attention.window && cache->keys.rows <= G * attention.window) {
+    attend_ring(e, *cache,
+                {.y = kept.a.as(T, H, D),
+                 .q = kept.q.as(T, H, D),
+                 .k = kept.k.as(T, G, D),
+                 .v = kept.v.as(T, G, D),
+                 .start = start,
+                 .window = attention.window,
+                 .scale = scale_of(attention)});
+  } else if (cache) {
     e.backend.run(CacheAppend{.keys = cache->keys,
                               .values = cache->values,
                               .k = kept.k.as(T, G, D),
@@ -87,20 +156,22 @@ Out<float, 2> attention_forward(const Execution& e, const SoftmaxAttention& atte
                                   .compute = e.compute});
   } else {
     kept.lse = e.arena.allocate<float>(B, H, T);
-    e.backend.run(Attention{.y = kept.a.as(B, T, H, D),
-                            .lse = kept.lse,
-                            .q = kept.q.as(B, T, H, D),
-                            .k = kept.k.as(B, T, G, D),
-                            .v = kept.v.as(B, T, G, D),
-                            .scale = scale_of(attention),
-                            .causal = true,
-                            .window = attention.window,
-                            .compute = e.compute});
+    e.for_each_run([&](const SequenceRun& run) {
+      e.backend.run(Attention{.y = run.heads(kept.a, H),
+                              .lse = run.lse(kept.lse),
+                              .q = run.heads(kept.q, H),
+                              .k = run.heads(kept.k, G),
+                              .v = run.heads(kept.v, G),
+                              .scale = scale_of(attention),
+                              .causal = e.config.causal,
+                              .window = attention.window,
+                              .compute = e.compute});
+    });
   }
   if (attention.inner_norm) kept.inner = norm_forward(e, w.inner_norm, kept.a);
   const Out<float, 2> heads = attention.inner_norm ? kept.inner.y : kept.a;
   if (sparse) leave_out_small(e, heads, sparse->inputs.o, sparse->dense_positions);
-  const auto branch = project(e, attention.o, w.o, heads, kept.o_tokens, sparse, &SparseLayer::o);
+  const auto branch = project(e, attention.o, w.o, heads, kept.o_tokens, sparse, SitePlace::o, &SparseLayer::o);
   scale_branch(e, branch);
   return branch;
 }
@@ -108,8 +179,7 @@ Out<float, 2> attention_forward(const Execution& e, const SoftmaxAttention& atte
 void attention_backward(const Execution& e, const SoftmaxAttention& attention, const AttentionParams<Matrix>& w,
                         const AttentionParams<Out<float, 2>>& dw, const AttentionActivations& kept, In<float, 2> x,
                         In<float, 2> dbranch, Sum<float, 2> dx) {
-  const i64 B = e.sequences, T = e.length, N = B * T;
-  const i64 H = attention.heads, G = attention.kv_heads, D = attention.head_dim;
+  const i64 N = x.shape(0), H = attention.heads, G = attention.kv_heads, D = attention.head_dim;
   // in the forward pass this was: branch = scale project(o, a)
   auto da = e.arena.zeros<float>(N, H * D);
   projection_backward(e, attention.o, w.o, dw.o, kept.o_tokens, attention.inner_norm ? kept.inner.y : kept.a,
@@ -120,21 +190,23 @@ void attention_backward(const Execution& e, const SoftmaxAttention& attention, c
     norm_backward(e, w.inner_norm, dw.inner_norm, kept.inner, kept.a, dinner, da);
   }
   // a = attention(q, k, v)
-  Out<float, 2> dq = e.arena.allocate<float>(N, H * D), dk = e.arena.allocate<float>(N, G * D);
-  const auto dv = e.arena.allocate<float>(N, G * D);
-  e.backend.run(AttentionBackward{.dq = dq.as(B, T, H, D),
-                                  .dk = dk.as(B, T, G, D),
-                                  .dv = dv.as(B, T, G, D),
-                                  .dy = da.as(B, T, H, D),
-                                  .y = kept.a.as(B, T, H, D),
-                                  .q = kept.q.as(B, T, H, D),
-                                  .k = kept.k.as(B, T, G, D),
-                                  .v = kept.v.as(B, T, G, D),
-                                  .lse = kept.lse,
-                                  .scale = scale_of(attention),
-                                  .causal = true,
-                                  .window = attention.window,
-                                  .compute = e.compute});
+  Out<float, 2> dq = e.mixed_rows(H * D), dk = e.mixed_rows(G * D);
+  Out<float, 2> dv = e.mixed_rows(G * D);
+  e.for_each_run([&](const SequenceRun& run) {
+    e.backend.run(AttentionBackward{.dq = run.heads(dq, H),
+                                    .dk = run.heads(dk, G),
+                                    .dv = run.heads(dv, G),
+                                    .dy = run.heads(da, H),
+                                    .y = run.heads(kept.a, H),
+                                    .q = run.heads(kept.q, H),
+                                    .k = run.heads(kept.k, G),
+                                    .v = run.heads(kept.v, G),
+                                    .lse = run.lse(kept.lse),
+                                    .scale = scale_of(attention),
+                                    .causal = e.config.causal,
+                                    .window = attention.window,
+                                    .compute = e.compute});
+  });
   // q, k = rope(q), rope(k)
   rotate(e, dq, D, true);
   rotate(e, dk, D, true);
@@ -142,6 +214,12 @@ void attention_backward(const Execution& e, const SoftmaxAttention& attention, c
   if (attention.qk_norm) {
     dq = head_norm_backward(e, w.q_norm, dw.q_norm, kept.q_raw, kept.q_r, dq);
     dk = head_norm_backward(e, w.k_norm, dw.k_norm, kept.k_raw, kept.k_r, dk);
+  }
+  // q, k, v = q + conv(q), k + conv(k), v + conv(v)
+  if (attention.convolution) {
+    dq = convolve_backward(e, w.q_conv, dw.q_conv, kept.q_in, dq);
+    dk = convolve_backward(e, w.k_conv, dw.k_conv, kept.k_in, dk);
+    dv = convolve_backward(e, w.v_conv, dw.v_conv, kept.v_in, dv);
   }
   // q, k, v = project(q, n), project(k, n), project(v, n)
   const auto dn = e.arena.zeros<float>(N, x.shape(1));

@@ -15,7 +15,7 @@ i64 head_dim_of(const Config& config) {
 
 In<i32, 1> positions_of(const Tokens& tokens, Arena& arena) {
   const auto positions = arena.allocate<i32>(tokens.ids.size());
-  const i64 T = tokens.ids.size() / tokens.sequences;
+  const i64 T = tokens.length();
   for (i64 n = 0; n < positions.size(); ++n) positions[n] = static_cast<i32>(tokens.start + n % T);
   return positions;
 }
@@ -48,8 +48,7 @@ void check_tokens(std::span<const i32> ids, const Config& config) {
 
 Transformer::Transformer(const Model& model, Backend& backend, Compute compute, i64 positions, bool skip_zeros)
     : model_(model), backend_(backend), compute_(compute), positions_(positions) {
-  if (skip_zeros || !model.config.truncation.empty() || model.config.inputs.active())
-    sparse_ = SparseLayers(model, skip_zeros);
+  if (skip_zeros || leaves_out(model.config)) sparse_ = SparseLayers(model, skip_zeros);
   if (skip_zeros) sparse_.find_crossovers(model, backend);
   if (model.config.positions == Positions::rotary)
     rotary_ = RotaryTables(model.config.rotary, head_dim_of(model.config), positions);
@@ -58,7 +57,7 @@ Transformer::Transformer(const Model& model, Backend& backend, Compute compute, 
 }
 
 Execution Transformer::execution(const Tokens& tokens, In<i32, 1> positions, Arena& arena) const {
-  const i64 length = tokens.ids.size() / tokens.sequences;
+  const i64 length = tokens.length();
   if (model_.config.positions == Positions::rotary) rotary_.require(tokens.start + length);
   return {.backend = backend_,
           .arena = arena,
@@ -67,7 +66,8 @@ Execution Transformer::execution(const Tokens& tokens, In<i32, 1> positions, Are
           .rotary = rotary_,
           .positions = positions,
           .sequences = tokens.sequences,
-          .length = length};
+          .length = length,
+          .lengths = tokens.lengths};
 }
 
 Out<float, 2> Transformer::forward(const Tokens& tokens, Arena& arena, Activations* kept,
@@ -76,14 +76,15 @@ Out<float, 2> Transformer::forward(const Tokens& tokens, Arena& arena, Activatio
   const Params<Matrix>& w = model_.weights;
   const i64 N = tokens.ids.size(), C = config.dim;
   check_tokens(tokens.ids.span(), config);
-  check(tokens.start + N / tokens.sequences <= positions_, "forward to position {} of {}",
-        tokens.start + N / tokens.sequences, positions_);
+  check(tokens.start + tokens.length() <= positions_, "forward to position {} of {}", tokens.start + tokens.length(),
+        positions_);
+  check(caches.empty() || (is_language_model(config) && tokens.lengths.empty()), "a session of an encoder");
   const Out<float, 2> result = kept ? Out<float, 2>{} : arena.allocate<float>(N, C);
   const Arena::Mark begin = arena.mark();
   const In<i32, 1> positions = positions_of(tokens, arena);
   const Execution e = execution(tokens, positions, arena);
   ResidualStream stream(arena, N, C, kept != nullptr);
-  if (kept) kept->positions = positions, kept->layers.assign(config.layers.size(), {});
+  if (kept) kept->positions = positions, kept->tokens = tokens, kept->layers.assign(config.layers.size(), {});
 
   Out<float, 2> x = stream.first();
   backend_.run(Embedding{.y = x, .tokens = tokens.ids, .table = w.token_embedding});
@@ -92,6 +93,16 @@ Out<float, 2> Transformer::forward(const Tokens& tokens, Arena& arena, Activatio
     const auto place = arena.allocate<float>(N, C);
     backend_.run(Embedding{.y = place, .tokens = positions, .table = w.position_embedding});
     backend_.run(Add{.y = x, .a = x, .b = place});
+  }
+  if (config.positions == Positions::recurrent) {
+    RecurrentPositions scratch;
+    const Arena::Mark mark = arena.mark();
+    const Out<float, 2> place = recurrent_positions_forward(e, w, x, kept ? kept->recurrent : scratch,
+                                                            caches.empty() ? Out<float, 2>{} : caches.back().positions);
+    const Out<float, 2> placed = kept ? arena.allocate<float>(N, C) : x;
+    backend_.run(Add{.y = placed, .a = x, .b = place});
+    if (!kept) arena.release(mark);
+    x = placed;
   }
 
   for (i64 l = 0; l < static_cast<i64>(config.layers.size()); ++l) {
@@ -200,7 +211,8 @@ void Transformer::backward(const Tokens& tokens, In<float, 2> dhidden, const Act
     }
   }
 
-  // x = scale embedding(tokens) [+ embedding(positions)]
+  // x = scale embedding(tokens) [+ embedding(positions)] [+ recurrence(x)]
+  if (config.positions == Positions::recurrent) recurrent_positions_backward(e, w, gradients, kept.recurrent, dx);
   if (config.positions == Positions::learned)
     backend_.run(EmbeddingBackward{.dtable = gradients.position_embedding, .dy = dx, .tokens = kept.positions});
   if (config.embedding_scale != 1) backend_.run(Scale{.y = dx, .x = dx, .factor = config.embedding_scale});
@@ -208,8 +220,24 @@ void Transformer::backward(const Tokens& tokens, In<float, 2> dhidden, const Act
   arena.release(begin);
 }
 
+Out<float, 2> Transformer::head_input(const Tokens& tokens, Out<float, 2> hidden, Arena& arena) const {
+  if (model_.config.labels.empty()) return hidden;
+  const auto mean = arena.allocate<float>(tokens.sequences, hidden.shape(1));
+  backend_.run(SequenceMean{
+      .y = mean, .x = hidden.as(tokens.sequences, tokens.length(), hidden.shape(1)), .lengths = tokens.lengths});
+  return mean;
+}
+
+Out<float, 2> Transformer::head_input_backward(const Tokens& tokens, Out<float, 2> dinput, Arena& arena) const {
+  if (model_.config.labels.empty()) return dinput;
+  const auto dhidden = arena.allocate<float>(tokens.ids.size(), dinput.shape(1));
+  backend_.run(SequenceMeanBackward{
+      .dx = dhidden.as(tokens.sequences, tokens.length(), dinput.shape(1)), .dy = dinput, .lengths = tokens.lengths});
+  return dhidden;
+}
+
 Out<float, 2> Transformer::logits(In<float, 2> hidden, Arena& arena) const {
-  const auto y = arena.allocate<float>(hidden.shape(0), model_.config.vocab);
+  const auto y = arena.allocate<float>(hidden.shape(0), model_.head().rows);
   backend_.run(Matmul{.y = y, .x = hidden, .w = model_.head(), .compute = compute_});
   return y;
 }

@@ -7,6 +7,7 @@
 
 #include "model/log_sum_exp_attention.h"
 #include "model/mlp.h"
+#include "model/recurrent_positions.h"
 #include "model/softmax_attention.h"
 
 namespace sparsam {
@@ -16,12 +17,18 @@ struct Tokens {
   In<i32, 1> ids;  // (B T)  each in [0, V); checked, since they come from data: Error
   i64 sequences = 1;
   i64 start = 0;
+  // (B) in [1, T]: so many tokens of each sequence are real, the rest is padding, which no result depends on. Hidden
+  // states of padding mean nothing; gradients that come from it must be 0. Empty: no padding.
+  In<i32, 1> lengths = {};
+  i64 length() const { return ids.size() / sequences; }  // T
 };
 
-// What a session keeps of one layer: of the two, the one that its mixer needs.
+// What a session keeps of one layer: of the first two, the one that its mixer needs. Recurrent positions have a cache
+// after those of the layers.
 struct MixerCache {
   LayerCache attention;
   LogSumExpCache log_sum_exp;
+  Out<float, 2> positions = {};  // (1, C)
 };
 
 // Error: a token outside the vocabulary.
@@ -38,6 +45,8 @@ struct LayerActivations {
 // Everything that the backward reads of a forward pass; it lies in the arena that the forward was given.
 struct Activations {
   In<i32, 1> positions;  // (N)
+  Tokens tokens;
+  RecurrentPositions recurrent;
   std::vector<LayerActivations> layers;
   In<float, 2> x;  // (N, C)  input of the final norm
   NormActivations final_norm;
@@ -64,7 +73,11 @@ class Transformer {
   // l1 sum_n mean_i |h_ni| for each MLP's hidden activations h, beside what dhidden comes from.
   void backward(const Tokens& tokens, In<float, 2> dhidden, const Activations& kept,
                 const Params<Out<float, 2>>& gradients, Arena& arena, float l1 = 0) const;
-  // hidden (n, C) -> logits (n, V), in the arena.
+  // What the head reads, in the arena: the hidden states (N, C) themselves, of a classifier the means of each
+  // sequence's (B, C); and the gradient of the hidden states, given that of what the head reads.
+  Out<float, 2> head_input(const Tokens& tokens, Out<float, 2> hidden, Arena& arena) const;
+  Out<float, 2> head_input_backward(const Tokens& tokens, Out<float, 2> dinput, Arena& arena) const;
+  // Rows of what the head reads (n, C) -> logits (n, V), of a classifier (n, classes), in the arena.
   Out<float, 2> logits(In<float, 2> hidden, Arena& arena) const;
   // Cross-entropy of each row against its target in nats (0 where the target is negative), in the arena.
   Out<float, 1> losses(In<float, 2> hidden, In<i32, 1> targets, Arena& arena) const;

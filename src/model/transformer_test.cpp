@@ -81,6 +81,38 @@ std::vector<Case> cases() {
   return all;
 }
 
+// Those whose sessions remember more than keys and values: infer/session_state_test.cpp proves their cached forward.
+std::vector<Case> cases_with_states() {
+  std::vector<Case> all;
+  const auto add = [&](const char* name, const std::function<void(Architecture&)>& change) {
+    all.push_back({name, tiny(change)});
+  };
+  const auto lse = [&](const char* name, const std::function<void(Architecture&)>& change) {
+    add(name, [&](Architecture& a) { a.mixer = Mixer::lse, change(a); });
+  };
+  add("convolution", [](Architecture& a) { a.heads = 4, a.kv_heads = 2, a.convolution = 3; });
+  add("convolution before a q/k norm and biases",
+      [](Architecture& a) { a.convolution = 2, a.qk_norm = a.qkv_bias = true; });
+  add("recurrent positions", [](Architecture& a) { a.positions = Positions::recurrent; });
+  lse("lse", [](Architecture&) {});
+  lse("lse, logarithms", [](Architecture& a) { a.log_values = true, a.value_dim = 3; });
+  lse("lse, options", [](Architecture& a) {
+    a.heads = 4, a.kv_heads = 2, a.decay = a.head_scale = true, a.convolution = 3, a.window = 2, a.key_cap = 4;
+  });
+  lse("lse, features", [](Architecture& a) { a.heads = 4, a.kv_heads = 2, a.feature_dim = 6, a.head_scale = true; });
+  lse("lse, shared window", [](Architecture& a) { a.window = 2, a.shared_window = true; });
+  lse("lse, shared window as long as the text", [](Architecture& a) { a.window = 7, a.shared_window = true; });
+  lse("lse, shared window, features, decay", [](Architecture& a) {
+    a.heads = 4, a.kv_heads = 2, a.feature_dim = 3, a.window = 2, a.shared_window = a.decay = a.qkv_bias = true;
+  });
+  lse("lse, published", [](Architecture& a) {
+    const Architecture published = preset("lse-125m");
+    a.mlp = published.mlp, a.log_values = published.log_values, a.output_glu = published.output_glu;
+    a.norm = published.norm, a.norm_bias = published.norm_bias, a.positions = published.positions, a.qkv_bias = true;
+  });
+  return all;
+}
+
 std::shared_ptr<FlatParams> random_weights(const Config& config) {
   const auto specs = parameter_specs(config);
   auto weights = std::make_shared<FlatParams>(specs);
@@ -174,7 +206,9 @@ class TransformerTest : public ::testing::Test {
 };
 
 TEST_F(TransformerTest, BackwardIsTheSlopeOfTheLoss) {
-  for (const Case& c : cases()) {
+  std::vector<Case> all = cases();
+  for (const Case& c : cases_with_states()) all.push_back(c);
+  for (const Case& c : all) {
     Loss loss(c.config);
     const auto specs = parameter_specs(c.config);
     FlatParams gradients(specs);

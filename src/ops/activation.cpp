@@ -9,12 +9,13 @@ namespace sparsam {
 
 namespace {
 // Each function's own name first, then its synonyms in the files of others.
-constexpr std::array<std::pair<std::string_view, Function>, 14> names{{{"relu", Function::relu},
+constexpr std::array<std::pair<std::string_view, Function>, 15> names{{{"relu", Function::relu},
                                                                        {"relu2", Function::relu2},
                                                                        {"gelu", Function::gelu},
                                                                        {"gelu_tanh", Function::gelu_tanh},
                                                                        {"silu", Function::silu},
                                                                        {"fatrelu", Function::fatrelu},
+                                                                       {"sigmoid", Function::sigmoid},
                                                                        {"relu_squared", Function::relu2},
                                                                        {"gelu_python", Function::gelu},
                                                                        {"gelu_new", Function::gelu_tanh},

@@ -5,6 +5,7 @@
 //   relu       max(x, 0)                                 relu2      max(x, 0)^2                       (So et al. 2021)
 //   gelu       x/2 (1 + erf(x / sqrt 2))                 gelu_tanh  x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
 //   silu       x / (1 + exp(-x))                         fatrelu    x where x > threshold, else 0  (arXiv 2402.13516)
+//   sigmoid    1 / (1 + exp(-x))
 // The derivative of relu at 0, and of fatrelu at its threshold, is 0. GELU: Hendrycks & Gimpel 2016; gated MLPs:
 // Shazeer 2020 (arXiv 2002.05202).
 #pragma once
@@ -17,7 +18,7 @@
 
 namespace sparsam {
 
-enum class Function : u8 { relu, relu2, gelu, gelu_tanh, silu, fatrelu };
+enum class Function : u8 { relu, relu2, gelu, gelu_tanh, silu, fatrelu, sigmoid };
 std::string_view name_of(Function function);
 // By name ("silu", also Hugging Face's synonyms: swish, gelu_new, gelu_pytorch_tanh, relu_squared). An unknown name is
 // an Error that names `where` and the close matches.

@@ -127,14 +127,17 @@ struct CachedAttention {
   Real scale;
   i64 window = 0;  // as Attention's
   Compute compute;
+  Out<Real, 2> lse = {};  // (H, T)  as Attention's; empty: not wanted
 
   i64 capacity() const { return keys.rows / groups; }
   static void fields(auto&& f, auto&... op) {
     f("y", op.y...), f("q", op.q...), f("keys", op.keys...), f("values", op.values...), f("groups", op.groups...),
         f("start", op.start...), f("scale", op.scale...), f("window", op.window...), f("compute", op.compute...);
+    f("lse", op.lse...);
   }
   void validate() const {
     check_shape(y, q.shape(), "CachedAttention.y");
+    check_optional_shape(lse, {q.shape(1), q.shape(0)}, "CachedAttention.lse");
     check(groups > 0 && q.shape(1) % groups == 0 && keys.rows % groups == 0,
           "CachedAttention: {} heads, {} groups, {} rows", q.shape(1), groups, keys.rows);
     check(keys.cols == q.shape(2) && values.cols == keys.cols && values.rows == keys.rows,

@@ -16,6 +16,7 @@ std::vector<Op> every_operation(Operands& a) {
   const auto matrix = [&] { return a.normal(rows, channels); };
   const auto vector = [&] { return a.normal(channels); };
   const auto table = [&] { return a.matrix(DType::f32, vocabulary, channels); };
+  const auto by_input = [](const Matrix& m) { return InputMajor{m.dtype, m.rows, m.cols, m.bytes}; };
   const auto heads = [&] { return a.normal(1, rows, 2, 4); };
   const auto positive = [&](i64 n) {
     const auto x = a.normal(n);
@@ -58,14 +59,17 @@ std::vector<Op> every_operation(Operands& a) {
       LinearCrossEntropy{a.normal(rows), matrix(), table(), a.below(vocabulary, rows), f32},
       LinearCrossEntropyBackward{a.normal(rows), matrix(), a.normal(vocabulary, channels), matrix(), table(),
                                  a.below(vocabulary, rows), 0.1f, f32},
+      Distillation{a.normal(rows), matrix(), matrix(), matrix(), a.below(channels, rows), 0.4f, 2.0f, 0.3f},
       SquaredNorm{a.filled(0.0, 1), a.normal(50)},
       AdamW{vector(), vector(), positive(channels), vector(), 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 1.0f, 3},
       Truncate{matrix(), a.normal(rows), matrix(), matrix(), positive(channels), 0.0f,
                0},  // all pass: a flipped sign of zero would be right
       SelectedMatmul{a.normal(rows, vocabulary), matrix(), table(), a.normal(vocabulary), a.normal(rows, vocabulary)},
-      SkippingMatmul{a.normal(rows, channels), a.normal(rows, vocabulary), table(), vector()},
+      SkippingMatmul{a.normal(rows, channels), a.normal(rows, vocabulary), by_input(table()), vector()},
       L1Norm{a.normal(1), vector(), matrix()},
       L1NormBackward{matrix(), matrix(), 0.3f},
+      SequenceMean{a.normal(2, channels), a.normal(2, 3, channels)},
+      SequenceMeanBackward{a.normal(2, 3, channels), a.normal(2, channels)},
       TokenScores{matrix(), a.normal(rows), matrix(), 2.0f, 1e-6f},
       TokenScoresBackward{matrix(), matrix(), matrix(), matrix(), positive(rows), 2.0f, 1e-6f},
       LogAttention{heads(), a.normal(1, 2, rows), a.normal(1, 2, 4, 4), a.normal(1, 2, 4), a.normal(1, 2, 4), heads(),
@@ -87,6 +91,14 @@ std::vector<Op> every_operation(Operands& a) {
                       a.normal(rows, 2, 4), a.normal(rows, 2, 4), a.normal(2)},
       LogDecay{matrix(), matrix(), 16.0f},
       LogDecayBackward{matrix(), matrix(), matrix(), 16.0f},
+      HeadLinear{a.normal(rows, 2, 3), a.normal(rows, 2, 4), a.normal(2, 3, 4)},
+      HeadLinearBackward{a.normal(rows, 2, 4), a.normal(2, 3, 4), a.normal(rows, 2, 3), a.normal(rows, 2, 4),
+                         a.normal(2, 3, 4)},
+      Delay{a.normal(1, rows, 5), a.normal(1, rows, 5), 2, 0.0f, a.normal(1, 2, 5), 3},
+      DelayBackward{a.normal(1, rows, 5), a.normal(1, rows, 5), 1},
+      LogRecurrence{a.normal(1, rows, 5), a.normal(1, rows, 5), a.normal(1, rows, 5), a.normal(1, 5)},
+      LogRecurrenceBackward{a.normal(1, rows, 5), a.normal(1, rows, 5), a.normal(1, rows, 5), a.normal(1, rows, 5),
+                            a.normal(1, rows, 5), a.normal(1, rows, 5)},
   };
 }
 

@@ -154,14 +154,16 @@ struct LogAttentionStep {
   In<Real, 3> k, v;                      // (B, G, E), (B, G, D)
   In<Real, 3> gate = {};                 // (B, G, E)
   bool log_values = false;
+  Out<Real, 2> lse = {};  // (B, H)  empty: not wanted
 
   LogAttentionShape shape() const { return {q.shape(0), 1, q.shape(1), k.shape(1), q.shape(2), v.shape(2)}; }
   static void fields(auto&& f, auto&... op) {
     f("y", op.y...), f("sums", op.sums...), f("mass", op.mass...), f("scale", op.scale...), f("q", op.q...);
-    f("k", op.k...), f("v", op.v...), f("gate", op.gate...), f("log_values", op.log_values...);
+    f("k", op.k...), f("v", op.v...), f("gate", op.gate...), f("log_values", op.log_values...), f("lse", op.lse...);
   }
   void validate() const {
     const auto [B, T, H, G, E, D] = shape();
+    check_optional_shape(lse, {B, H}, "LogAttentionStep.lse");
     check(G > 0 && H % G == 0, "LogAttentionStep: {} query heads, {} key-value heads", H, G);
     check_shape(y, {B, H, D}, "LogAttentionStep.y");
     check_shape(sums, {B, G, E, D}, "LogAttentionStep.sums");

@@ -15,16 +15,19 @@
 #include "ops/attention.h"
 #include "ops/causal_convolution.h"
 #include "ops/cross_entropy.h"
+#include "ops/distillation.h"
 #include "ops/embedding.h"
 #include "ops/heads.h"
 #include "ops/l1_norm.h"
 #include "ops/layer_norm.h"
 #include "ops/log_attention.h"
+#include "ops/log_recurrence.h"
 #include "ops/matmul.h"
 #include "ops/optimizer.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 #include "ops/scale.h"
+#include "ops/sequence_mean.h"
 #include "ops/sparse_matmul.h"
 #include "ops/token_scores.h"
 #include "ops/truncate.h"
@@ -34,10 +37,11 @@ namespace sparsam {
 using Op = std::variant<Embedding, EmbeddingBackward, RmsNorm, RmsNormBackward, LayerNorm, LayerNormBackward, Matmul,
                         MatmulBackwardInput, MatmulBackwardWeight, Rope, Attention, AttentionBackward, CacheAppend,
                         CachedAttention, Activation, ActivationBackward, GatedProduct, GatedProductBackward, Add, Scale,
-                        LinearCrossEntropy, LinearCrossEntropyBackward, SquaredNorm, AdamW, Truncate, SelectedMatmul,
-                        SkippingMatmul, L1Norm, L1NormBackward, TokenScores, TokenScoresBackward, LogAttention,
+                        LinearCrossEntropy, LinearCrossEntropyBackward, Distillation, SquaredNorm, AdamW, Truncate, SelectedMatmul,
+                        SkippingMatmul, L1Norm, L1NormBackward, SequenceMean, SequenceMeanBackward, TokenScores, TokenScoresBackward, LogAttention,
                         LogAttentionBackward, LogAttentionStep, CausalConvolution, CausalConvolutionBackward, HeadScale,
-                        HeadScaleBackward, HeadMix, HeadMixBackward, LogDecay, LogDecayBackward>;
+                        HeadScaleBackward, HeadMix, HeadMixBackward, LogDecay, LogDecayBackward, HeadLinear,
+                        HeadLinearBackward, Delay, DelayBackward, LogRecurrence, LogRecurrenceBackward>;
 
 class Backend {
  public:

@@ -90,6 +90,20 @@ struct Silu {
   }
 };
 
+struct Sigmoid {
+  template <class D, class V = hn::Vec<D>>
+  static HWY_INLINE V value(D d, V x) {
+    V rest;
+    return sigmoid(d, x, rest);
+  }
+  template <class D, class V = hn::Vec<D>>
+  static HWY_INLINE V value(D d, V x, V& slope) {
+    V rest;
+    const V s = sigmoid(d, x, rest);
+    slope = hn::Mul(s, rest);
+    return s;
+  }
+};
 struct FatRelu {
   float threshold;
   template <class D, class V = hn::Vec<D>>
@@ -119,6 +133,8 @@ HWY_INLINE void with(Function function, float threshold, Body&& body) {
       return body(Silu());
     case Function::fatrelu:
       return body(FatRelu{threshold});
+    case Function::sigmoid:
+      return body(Sigmoid());
   }
 }
 

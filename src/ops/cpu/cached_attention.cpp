@@ -66,7 +66,7 @@ void prefill(const CachedAttention& op, Workspace& workspace) {
                             .scale = op.scale,
                             .y = &op.y(begin, h, 0),
                             .y_stride = heads * size,
-                            .lse = nullptr};
+                            .lse = op.lse.empty() ? nullptr : &op.lse(h, begin)};
     attend(queries, scratch[static_cast<size_t>(thread)], workspace.gemms);
   });
 }
@@ -104,6 +104,7 @@ void decode(const CachedAttention& op, Workspace& workspace) {
     float top = largest(g, 0, r), total = 0;
     for (i64 s = 1; s < spans; ++s) top = std::max(top, largest(g, s, r));
     for (i64 s = 0; s < spans; ++s) total += sum(g, s, r) * std::exp(largest(g, s, r) - top);
+    if (!op.lse.empty()) op.lse(h, 0) = top + std::log(total);
     const Out<float, 1> y = op.y[0][h];
     std::fill(y.begin(), y.end(), 0.0f);
     for (i64 s = 0; s < spans; ++s) {

@@ -87,6 +87,33 @@ void run(const CausalConvolution& op, Workspace& workspace) {
   workspace.arena.release(mark);
 }
 
+void run(const Delay& op, Workspace&) {
+  const i64 time = op.x.shape(1), channels = op.x.shape(2);
+  for (i64 b = 0; b < op.x.shape(0); ++b)
+    for (i64 t = 0; t < time; ++t) {
+      float* y = &op.y(b, t, 0);
+      if (!op.state.empty()) {
+        float* oldest = &op.state(b, (op.start + t) % op.delay, 0);
+        std::copy_n(oldest, channels, y);
+        std::copy_n(&op.x(b, t, 0), channels, oldest);
+      } else if (t < op.delay) {
+        std::fill_n(y, channels, op.fill);
+      } else {
+        std::copy_n(&op.x(b, t - op.delay, 0), channels, y);
+      }
+    }
+}
+
+void run(const DelayBackward& op, Workspace&) {
+  const i64 batch = op.dy.shape(0), size = op.dy.shape(1) * op.dy.shape(2);
+  const i64 lost = std::min(op.delay, op.dy.shape(1)) * op.dy.shape(2);
+  for (i64 b = 0; b < batch; ++b) {
+    float* dx = op.dx.data() + b * size;
+    std::copy_n(op.dy.data() + b * size + lost, size - lost, dx);
+    std::fill_n(dx + size - lost, lost, 0.0f);
+  }
+}
+
 void run(const CausalConvolutionBackward& op, Workspace& workspace) {
   const i64 channels = op.x.shape(2), K = op.w.shape(1);
   const Arena::Mark mark = workspace.arena.mark();

@@ -19,6 +19,12 @@
 HWY_BEFORE_NAMESPACE();
 namespace sparsam::cpu::HWY_NAMESPACE {
 
+// Where masses (B, H, T) have row n H + h of (B T, H).
+HWY_INLINE i64 mass_index(const In<float, 3>& masses, i64 row, i64 heads) {
+  const i64 time = masses.shape(2), n = row / heads, h = row % heads;
+  return (n / time * heads + h) * time + n % time;
+}
+
 // tanh x = sign(x) (1 - e) / (1 + e), e = exp(-2 |x|)
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V tanh(D d, V x) {
@@ -58,10 +64,33 @@ void head_scale_backward(const HeadScaleBackward& op, i64 begin, i64 end, float*
   }
 }
 
+// The share of a in row n H + h, and b's.
+struct Shares {
+  float m, rest;
+};
+template <class O>
+HWY_INLINE Shares shares(const O& op, i64 row) {
+  const i64 heads = op.a.shape(1);
+  float logit = op.logit[row % heads];
+  if (!op.a_lse.empty()) {
+    const i64 at = mass_index(op.a_lse, row, heads);
+    const float a = op.a_lse.data()[at], b = op.b_lse.data()[at];
+    logit = std::isinf(b) ? -b : logit + a - b;  // where b sees nothing, all is a
+  }
+  return {1 / (1 + std::exp(-logit)), 1 / (1 + std::exp(logit))};
+}
+
 void head_mix(const HeadMix& op, i64 begin, i64 end) {
   const i64 heads = op.a.shape(1), size = op.a.shape(2);
   for (i64 row = begin; row < end; ++row) {
-    const float m = 1 / (1 + std::exp(-op.logit[row % heads])), rest = 1 / (1 + std::exp(op.logit[row % heads]));
+    const auto [m, rest] = shares(op, row);
+    if (!op.a_joint.empty()) {
+      const i64 at = mass_index(op.a_lse, row, heads);
+      const float logit = op.logit[row % heads], a = logit + op.a_lse.data()[at], b = op.b_lse.data()[at];
+      const float high = std::max(a, b),
+                  joint = std::isinf(high) ? high : high + std::log1p(std::exp(-std::abs(a - b)));
+      op.a_joint.data()[at] = joint - logit, op.b_joint.data()[at] = joint;
+    }
     for_vectors(size, [&](auto d, i64 i) HWY_ATTR {
       const auto b = hn::Mul(hn::Set(d, rest), hn::LoadU(d, op.b.data() + row * size + i));
       hn::StoreU(hn::MulAdd(hn::Set(d, m), hn::LoadU(d, op.a.data() + row * size + i), b), d,
@@ -73,13 +102,13 @@ void head_mix(const HeadMix& op, i64 begin, i64 end) {
 void head_mix_backward(const HeadMixBackward& op, i64 begin, i64 end, float* dlogit) {
   const i64 heads = op.a.shape(1), size = op.a.shape(2);
   for (i64 row = begin; row < end; ++row) {
-    const float m = 1 / (1 + std::exp(-op.logit[row % heads])), rest = 1 / (1 + std::exp(op.logit[row % heads]));
+    const auto [m, rest] = shares(op, row);
     dlogit[row % heads] += m * rest * sum_vectors(size, [&](auto d, i64 i) HWY_ATTR {
                              const i64 at = row * size + i;
                              const auto dy = hn::LoadU(d, op.dy.data() + at);
                              const auto gap = hn::Sub(hn::LoadU(d, op.a.data() + at), hn::LoadU(d, op.b.data() + at));
-                             hn::StoreU(hn::Mul(hn::Set(d, m), dy), d, op.da.data() + at);
-                             hn::StoreU(hn::Mul(hn::Set(d, rest), dy), d, op.db.data() + at);
+                             if (!op.da.empty()) hn::StoreU(hn::Mul(hn::Set(d, m), dy), d, op.da.data() + at);
+                             if (!op.db.empty()) hn::StoreU(hn::Mul(hn::Set(d, rest), dy), d, op.db.data() + at);
                              return hn::Mul(dy, gap);
                            });
   }

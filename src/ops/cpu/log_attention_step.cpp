@@ -54,6 +54,7 @@ float step_query(const LogAttentionStep& op, i64 b, i64 h, i64 g, float* read) {
   });
   const float sum =
       sum_vectors(E, [&](auto d, i64 a) HWY_ATTR { return hn::Mul(hn::LoadU(d, read + a), hn::LoadU(d, mass + a)); });
+  if (!op.lse.empty()) op.lse(b, h) = sum > 0 ? largest + std::log(sum) : minus_infinity;
   return sum > 0 || std::isnan(sum) ? 1 / sum : 0;
 }
 

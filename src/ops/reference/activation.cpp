@@ -32,6 +32,8 @@ W f(Function function, W threshold, W x) {
       return x / (1.0 + exp(-x));
     case Function::fatrelu:
       return at_most(x, threshold) ? 0.0 : x;
+    case Function::sigmoid:
+      return 1.0 / (1.0 + exp(-x));
   }
   return x;
 }
@@ -56,6 +58,10 @@ W derivative(Function function, W threshold, W x) {
     }
     case Function::fatrelu:
       return threshold < x ? 1.0 : at_most(x, threshold) ? 0.0 : x;  // NaN for NaN
+    case Function::sigmoid: {
+      const W s = 1.0 / (1.0 + exp(-x));
+      return s * (1.0 - s);
+    }
   }
   return x;
 }

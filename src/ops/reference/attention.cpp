@@ -99,6 +99,7 @@ void run(const generic::CachedAttention<Real>& op) {
       for (i64 u = first; u < end; ++u)
         add_scaled(y, freely_rounded(exp(s[static_cast<size_t>(u - first)] - lse), op.compute), &v(u, 0));
       store(y, &op.y(t, h, 0));
+      if (!op.lse.empty()) op.lse(h, t) = static_cast<Real>(lse);
     }
   });
 }

@@ -43,6 +43,35 @@ void run(const generic::CausalConvolutionBackward<Real>& op) {
   }
 }
 
+template <class Real>
+void run(const generic::Delay<Real>& op) {
+  for (i64 b = 0; b < op.x.shape(0); ++b)
+    for (i64 t = 0; t < op.x.shape(1); ++t)
+      for (i64 c = 0; c < op.x.shape(2); ++c) {
+        if (op.state.empty()) {
+          op.y(b, t, c) = t < op.delay ? op.fill : op.x(b, t - op.delay, c);
+          continue;
+        }
+        Real& oldest = op.state(b, (op.start + t) % op.delay, c);
+        op.y(b, t, c) = oldest;
+        oldest = op.x(b, t, c);
+      }
+}
+
+template <class Real>
+void run(const generic::DelayBackward<Real>& op) {
+  for (i64 b = 0; b < op.dy.shape(0); ++b)
+    for (i64 t = 0; t < op.dy.shape(1); ++t)
+      for (i64 c = 0; c < op.dy.shape(2); ++c)
+        op.dx(b, t, c) = t + op.delay < op.dy.shape(1) ? op.dy(b, t + op.delay, c) : Real(0);
+}
+
+template void run(const generic::Delay<float>&);
+template void run(const generic::Delay<double>&);
+template void run(const generic::Delay<Bounded>&);
+template void run(const generic::DelayBackward<float>&);
+template void run(const generic::DelayBackward<double>&);
+template void run(const generic::DelayBackward<Bounded>&);
 template void run(const generic::CausalConvolution<float>&);
 template void run(const generic::CausalConvolution<double>&);
 template void run(const generic::CausalConvolution<Bounded>&);

@@ -357,6 +357,8 @@ void run(const generic::LogAttentionStep<Real>& op) {
           sum = !(0 < static_cast<double>(mass)) ? W(0) : op.log_values ? log(sum) - log(mass) : sum / mass;
         }
         store(y, &op.y(b, h, 0));
+        if (!op.lse.empty())
+          op.lse(b, h) = static_cast<Real>(0 < static_cast<double>(mass) ? largest + log(mass) : largest);
       }
     }
 }

@@ -29,6 +29,7 @@ template <class Real> void run(const generic::Add<Real>& op);
 template <class Real> void run(const generic::Scale<Real>& op);
 template <class Real> void run(const generic::LinearCrossEntropy<Real>& op);
 template <class Real> void run(const generic::LinearCrossEntropyBackward<Real>& op);
+template <class Real> void run(const generic::Distillation<Real>& op);
 template <class Real> void run(const generic::SquaredNorm<Real>& op);
 template <class Real> void run(const generic::AdamW<Real>& op);
 template <class Real> void run(const generic::Truncate<Real>& op);
@@ -38,6 +39,8 @@ template <class Real> void run(const generic::TokenScores<Real>& op);
 template <class Real> void run(const generic::TokenScoresBackward<Real>& op);
 template <class Real> void run(const generic::L1Norm<Real>& op);
 template <class Real> void run(const generic::L1NormBackward<Real>& op);
+template <class Real> void run(const generic::SequenceMean<Real>& op);
+template <class Real> void run(const generic::SequenceMeanBackward<Real>& op);
 template <class Real> void run(const generic::LogAttention<Real>& op);
 template <class Real> void run(const generic::LogAttentionBackward<Real>& op);
 template <class Real> void run(const generic::LogAttentionStep<Real>& op);
@@ -49,6 +52,12 @@ template <class Real> void run(const generic::HeadMix<Real>& op);
 template <class Real> void run(const generic::HeadMixBackward<Real>& op);
 template <class Real> void run(const generic::LogDecay<Real>& op);
 template <class Real> void run(const generic::LogDecayBackward<Real>& op);
+template <class Real> void run(const generic::HeadLinear<Real>& op);
+template <class Real> void run(const generic::HeadLinearBackward<Real>& op);
+template <class Real> void run(const generic::Delay<Real>& op);
+template <class Real> void run(const generic::DelayBackward<Real>& op);
+template <class Real> void run(const generic::LogRecurrence<Real>& op);
+template <class Real> void run(const generic::LogRecurrenceBackward<Real>& op);
 // clang-format on
 
 }  // namespace sparsam::reference
