@@ -1,0 +1,142 @@
+#!/usr/bin/python3
+"""Redundant attention replaced instead of dropped: a softmax model, some of whose layers become attention at constant
+cost, beside the same model without the attention of the same layers.
+
+    bench/linearize.py SPARSAM PTB OUT RESULTS [train|replace|table ...]        (all unless named)
+
+train    a softmax model of 8 layers (128 channels, 4 heads, vocabulary 1,024, 1.7 M parameters) on PTB/ptb.train.txt:
+         700 steps of 16 windows of 256 tokens.
+replace  for 25, 50 and 75 % of the layers, those that score lowest: `linearize` (fit on ptb.train.txt), `drop` of the
+         same layers' attention, both healed alike, by distillation from the whole model and by the text alone: 100
+         steps. Perplexity of ptb.test.txt, which nothing of this has seen, in windows of 256 tokens that move by 128.
+table    prints what was measured as Markdown.
+
+Models lie in OUT, what was measured in the file RESULTS; what is there is not done again.
+"""
+import json
+import os
+import subprocess
+import sys
+
+STEPS, HEAL_STEPS, FIT_TOKENS, PERCENTS = 700, 100, 100_000, [25, 50, 75]
+WAYS = {  # how layers are replaced
+    "window 16": ["--window", "16"],
+    "window 16, decay": ["--window", "16", "--decay"],
+    "state alone, decay": ["--window", "0", "--decay"],
+}
+SPARSAM, PTB, OUT, RESULTS = sys.argv[1:5]
+
+
+def text(part):
+    return os.path.join(PTB, f"ptb.{part}.txt")
+
+
+def path(*names):
+    return os.path.join(OUT, "-".join(str(n) for n in names).replace(" ", "_").replace(",", ""))
+
+
+def read():
+    if not os.path.exists(RESULTS):
+        return {}
+    with open(RESULTS) as file:
+        return json.load(file)
+
+
+def once(name, measure):
+    """The result of `measure`, kept under its name."""
+    results = read()
+    if name not in results:
+        print(name, file=sys.stderr, flush=True)
+        results[name] = measure()
+        with open(RESULTS + ".partial", "w") as file:
+            json.dump(results, file, indent=1)
+            file.write("\n")
+        os.replace(RESULTS + ".partial", RESULTS)
+    return results[name]
+
+
+def sparsam(*arguments):
+    output = subprocess.run([SPARSAM, *arguments, "--json", "--threads", "1"], stdout=subprocess.PIPE, check=True).stdout
+    return json.loads(output)
+
+
+def perplexity(model):
+    return sparsam("eval", model, "--data", text("test"), "--context", "256", "--stride", "128")["perplexity"]
+
+
+def trained(out, *how):
+    started = os.path.isdir(out) and any(f.startswith("checkpoint-") for f in os.listdir(out))
+    sparsam("train", "--out", out, *(["--resume"] if started else [
+        *how, "--data", text("train"), "--valid", text("valid"), "--sequence", "256", "--batch", "16", "--seed", "1",
+        "--eval-every", "100000", "--eval-tokens", "20000", "--save-every", "100", "--keep", "1"]))
+    return out
+
+
+def train():
+    def measure():
+        trained(path("model"), "--preset", "nano", "--vocab", "1024", "--layers", "8", "--dim", "128", "--heads", "4",
+                "--hidden", "384", "--context", "256", "--steps", str(STEPS), "--lr", "3e-3")
+        return {"perplexity": perplexity(path("model"))}
+
+    once("model", measure)
+
+
+def heal(model, *teacher):
+    healed = trained(model + ("-distilled" if teacher else "-healed"), "--from", model, *teacher, "--steps",
+                     str(HEAL_STEPS), "--lr", "1e-3")
+    return perplexity(healed)
+
+
+def judged(name, model, make):
+    def measure():
+        if not os.path.exists(os.path.join(model, "config.json")):
+            make(model)
+        return {"replaced": perplexity(model), **(manifest(model))}
+
+    once(name, measure)
+    once(name + ", distilled", lambda: {"perplexity": heal(model, "--teacher", path("model"))})
+    once(name + ", healed", lambda: {"perplexity": heal(model)})
+
+
+def manifest(model):
+    with open(os.path.join(model, "sparsam.json")) as file:
+        return {"replaced_layers": json.load(file).get("replaced", [])}
+
+
+def replace():
+    scores = path("scores.json")
+    if not os.path.exists(scores):
+        with open(scores, "w") as file:
+            json.dump(sparsam("score", path("model"), "--data", text("valid"), "--tokens", "16384"), file)
+    with open(scores) as file:
+        attention = [s for s in json.load(file)["sublayers"] if s["kind"] == "attention"]
+    order = [str(s["layer"]) for s in sorted(attention, key=lambda s: s["score"])]
+    for percent in PERCENTS:
+        layers = sorted(order[:len(order) * percent // 100], key=int)
+        judged(f"drop {percent}", path("drop", percent), lambda out: sparsam(
+            "drop", path("model"), "--list", ",".join("attn:" + l for l in layers), "--out", out))
+        for way, how in WAYS.items():
+            judged(f"{way} {percent}", path(way, percent), lambda out: sparsam(
+                "linearize", path("model"), "--layers", ",".join(layers), *how, "--data", text("train"), "--sequence",
+                "256", "--fit-tokens", str(FIT_TOKENS), "--out", out))
+
+
+def table():
+    results = read()
+    print(f"softmax in all layers: {results['model']['perplexity']:.2f}\n")
+    print("| layers | instead of softmax attention | at once | healed by the text | by distillation |")
+    print("|---:|---|---:|---:|---:|")
+    for percent in PERCENTS:
+        for way in ["drop", *WAYS]:
+            name = f"{way} {percent}"
+            if name in results:
+                cells = [results[name]["replaced"]] + [
+                    results.get(f"{name}, {how}", {}).get("perplexity") for how in ["healed", "distilled"]]
+                print(f"| {percent} % | {'nothing: dropped' if way == 'drop' else way} | "
+                      + " | ".join("" if c is None else f"{c:.2f}" for c in cells) + " |")
+
+
+if __name__ == "__main__":
+    os.makedirs(OUT, exist_ok=True)
+    for part in sys.argv[5:] or ["train", "replace", "table"]:
+        {"train": train, "replace": replace, "table": table}[part]()
