@@ -126,6 +126,34 @@ double normal_above(double p) {
   return low;
 }
 
+// The threshold that |gelu(z)| of a standard normal z reaches with probability p: twelve deviations in steps of 1/1000.
+float gelu_above(double p) {
+  const auto probability = [](double threshold) {
+    constexpr double step = 1e-3;
+    double sum = 0;
+    for (double z = -6; z < 6; z += step)
+      if (std::abs(z * std::erfc(-z / std::numbers::sqrt2) / 2) >= threshold) sum += std::exp(-z * z / 2);
+    return sum * step / std::sqrt(2 * std::numbers::pi);
+  };
+  double low = 0, high = 6;
+  while (high - low > 1e-6) {
+    const double middle = (low + high) / 2;
+    (probability(middle) > p ? low : high) = middle;
+  }
+  return static_cast<float>(low);
+}
+
+// Random weights have gates and normed scores that are normally distributed, of variance 1: the threshold of a FATReLU
+// plants the fraction of neurons that it lets live, one of |s| that of parameter tokens.
+void plant(Config& config, double active) {
+  for (Layer& layer : config.layers) {
+    if (auto* gated = std::get_if<GatedMlp>(&layer.mlp)) gated->threshold = static_cast<float>(normal_above(active));
+    for (ParameterTokens* tokens : tokens_of(layer))
+      if (tokens && active < 1)
+        tokens->truncation = {.measure = Truncation::Measure::gate, .threshold = gelu_above(active), .keep = 0};
+  }
+}
+
 Json crossovers_json(const std::vector<Crossover>& crossovers) {
   Json json = Json::array();
   for (const Crossover& c : crossovers)
@@ -137,16 +165,16 @@ Json crossovers_json(const std::vector<Crossover>& crossovers) {
   return json;
 }
 
-// Gated MLPs of random weights have gates that are normally distributed, of variance 1: the threshold of a FATReLU
-// plants the fraction of neurons that it lets live.
 Exit bench_sparse(const BenchFlags& flags, const Common& common) {
   if (flags.shape.empty() || !flags.model.path.empty())
     fail_usage("bench: --sparse plants its own neurons: give --random SHAPE and no MODEL");
   for (const double active : flags.sparse)
     if (!(active > 0 && active <= 1)) fail_usage("bench: --sparse {}, expected a fraction above 0, at most 1", active);
   Architecture architecture = shape_of(flags.shape, "--random");
-  if (!architecture.gated) fail_usage("bench: --sparse needs a gated MLP, the shape {} has none", flags.shape);
-  architecture.activation = Function::fatrelu;
+  const bool tokens = architecture.attention_tokens > 0 || architecture.mlp_tokens > 0;
+  if (!architecture.gated && !tokens)
+    fail_usage("bench: --sparse needs a gated MLP or parameter tokens, the shape {} has neither", flags.shape);
+  if (architecture.gated) architecture.activation = Function::fatrelu;
   Model model = random_model(make_config(architecture), weight_type(flags.type), common.seed);
   const auto backend = make_backend(flags.model.backend);
   const SpeedOptions options{.session = {.compute = compute_of(flags.model.precision, model)},
@@ -157,8 +185,8 @@ Exit bench_sparse(const BenchFlags& flags, const Common& common) {
                "sparse tokens/s", "speed-up", "bound", "of the bound", "crossover");
   Json rows = Json::array();
   for (const double planted : flags.sparse) {
-    for (Layer& layer : model.config.layers)
-      std::get<GatedMlp>(layer.mlp).threshold = static_cast<float>(normal_above(planted));
+    model.config = without_thresholds(model.config);
+    plant(model.config, planted);
     const auto tokens = random_tokens(flags.decode.front(), model.config.vocab, common.seed + 1);
     const SparseSpeed s = measure_sparse_decode(model, *backend, tokens, options);
     rows.push_back({{"planted", planted},
@@ -204,7 +232,8 @@ Exit bench_text(const BenchFlags& flags, const Common& common) {
                 {"threads", threads()}});
   else
     fmt::print(
-        "{} tokens of {}: {:.1f} % of the neurons are active; {:.1f} tokens/s, all weights read {:.1f}; {:.3f}x\n",
+        "{} tokens of {}: {:.1f} % of what can be skipped is active; {:.1f} tokens/s, all weights read {:.1f}; "
+        "{:.3f}x\n",
         count, flags.data, 100 * s.active, s.sparse.median, s.dense.median, s.speedup);
   return Exit::done;
 }
@@ -260,8 +289,9 @@ void add_bench(CLI::App& program, Command& command) {
   verb->add_option("-r,--repetitions", flags->repetitions, "of each measurement, after one that does not count")
       ->check(in_range(1, 1000))
       ->capture_default_str();
-  verb->add_option("--sparse", flags->sparse,
-                   "fractions of neurons to plant in a random model: decoding that skips the others beside dense")
+  verb->add_option(
+          "--sparse", flags->sparse,
+          "fractions of neurons or parameter tokens to plant in a random model: skipping the others beside dense")
       ->delimiter(',')
       ->allow_extra_args(false);
   verb->add_option("--train", flags->train, "training steps of a preset instead");

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/progress.h"
+#include "cli/inspect_firings.h"
 #include "formats/gguf.h"
 
 namespace sparsam {
@@ -257,13 +258,26 @@ Exit run_inspect(const std::string& path, bool tensors, bool json) {
 }  // namespace
 
 void add_inspect(CLI::App& program, Command& command) {
-  const auto path = std::make_shared<std::string>();
-  const auto tensors = std::make_shared<bool>(false);
+  struct InspectFlags {
+    ModelFlags model;
+    FiringFlags firings;
+    bool tensors = false;
+  };
+  const auto flags = std::make_shared<InspectFlags>();
   CLI::App* verb = add_verb(program, command, "inspect", "what a model or a file of one holds and what it costs");
-  verb->add_option("MODEL", *path, "model directory, or a file: weights, tokenizer, config, chat template")->required();
-  verb->add_flag("--tensors", *tensors, "list the tensors as they are stored, whatever model they belong to");
-  add_example(verb, "sparsam inspect model --json");
-  on_chosen(verb, command, [path, tensors, &command] { return run_inspect(*path, *tensors, command.common.json); });
+  verb->add_option("MODEL", flags->model.path, "model directory, or a file: weights, tokenizer, config, chat template")
+      ->required();
+  verb->add_flag("--tensors", flags->tensors, "list the tensors as they are stored, whatever model they belong to");
+  add_firing_flags(verb, flags->firings);
+  add_example(verb,
+              "sparsam inspect model --json\n"
+              "  sparsam inspect model --tokens text.txt --follow 3.mlp.17");
+  on_chosen(verb, command, [flags, &command] {
+    if (flags->firings.wanted()) return inspect_firings(flags->model, flags->firings, command.common);
+    if (!flags->firings.followed.empty() || !flags->firings.at.empty())
+      fail_usage("inspect: --follow and --at are of a text: give --tokens FILE or --text");
+    return run_inspect(flags->model.path, flags->tensors, command.common.json);
+  });
 }
 
 }  // namespace sparsam

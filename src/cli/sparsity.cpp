@@ -28,42 +28,35 @@ struct Report {
   std::vector<RuleResult> rules;  // the first is CETT's
 };
 
-std::vector<TokenText> load_texts(const std::vector<std::string>& paths, const Tokenizer& tokenizer) {
-  std::vector<TokenText> texts;
-  for (const std::string& path : paths) texts.push_back(load_text(path, tokenizer));
-  return texts;
-}
-
-// Thresholds fitted to the text that judges them would be judged too well.
-void check_different(const std::vector<TokenText>& calibration, const std::vector<TokenText>& held_out) {
-  constexpr double most = 0.1;
-  for (const TokenText& text : held_out)
-    for (const TokenText& other : calibration)
-      if (const double part = overlap(text.tokens, other.tokens); part > most)
-        fail_usage("--data {}: {:.0f} % of it stands in --calibrate {} too; thresholds need a text of their own",
-                   text.name, 100 * part, other.name);
-}
-
-// Bytes of the MLPs' weights that a token reads relative to a dense pass: the down projection of live neurons alone,
-// and where the gate decides also the up projection.
+// Bytes of the weights of MLPs and parameter tokens that a token reads relative to a dense pass: what live neurons add,
+// and where the gate decides also their up projection. `sparsity` is of each site.
 double bytes_read(const Model& model, const std::vector<double>& sparsity, bool gate_decides) {
   double read = 0, all = 0;
-  for (size_t l = 0; l < model.config.layers.size(); ++l) {
-    const auto& mlp = model.weights.layers[l].mlp;
+  const auto sites = neuron_sites(model.config);
+  for (size_t i = 0; i < sites.size(); ++i) {
+    const auto& layer = model.weights.layers[static_cast<size_t>(sites[i].layer)];
     const auto bytes = [](const Matrix& m) { return static_cast<double>(m.bytes.size()); };
-    const double live = 1 - sparsity[l], gate = bytes(mlp.gate.weight), up = bytes(mlp.up.weight),
-                 down = bytes(mlp.down.weight);
-    read += gate + up * (gate_decides && gate > 0 ? live : 1) + down * live;
-    all += gate + up + down;
+    const double live = 1 - sparsity[i], outputs = bytes(outputs_at(model.weights, model.config, sites[i]));
+    const bool tokens = tokens_at(model.config, sites[i]);
+    const double keys = tokens ? bytes(token_params_of(layer)[static_cast<size_t>(sites[i].place)]->keys) : 0;
+    const double gate = tokens ? 0 : bytes(layer.mlp.gate.weight), up = tokens ? 0 : bytes(layer.mlp.up.weight);
+    read += keys + gate + up * (gate_decides && gate > 0 ? live : 1) + outputs * live;
+    all += keys + gate + up + outputs;
   }
   return all > 0 ? read / all : 1;
 }
 
-std::vector<double> per_layer(const Model& model, const ActivationProfile& profile, double LayerCurve::*part) {
-  std::vector<double> values(model.config.layers.size());
-  for (const LayerCurve& layer : profile.layers) values[static_cast<size_t>(layer.layer)] = layer.*part;
+std::vector<double> per_site(const ActivationProfile& profile, double LayerCurve::*part) {
+  std::vector<double> values;
+  for (const LayerCurve& layer : profile.layers) values.push_back(layer.*part);
   return values;
 }
+
+bool any_tokens(const Config& config) {
+  return std::any_of(config.layers.begin(), config.layers.end(), has_parameter_tokens);
+}
+// Of what bytes are reported.
+const char* kind_of_bytes(const Config& config) { return any_tokens(config) ? "token_bytes" : "mlp_bytes"; }
 
 Json curve_json(const LayerCurve& layer) {
   Json cett = Json::array(), sparsity = Json::array();
@@ -90,10 +83,11 @@ Json report_json(const Report& report, const Model& model, const WindowOptions& 
             {"calibration_tokens", report.profile.tokens},
             {"tokens", report.tokens},
             {"protocol", describe(windows)},
-            {"lossless_mlp_bytes", bytes_read(model, per_layer(model, report.profile, &LayerCurve::gate_zeros), true)}};
+            {fmt::format("lossless_{}", kind_of_bytes(model.config)),
+             bytes_read(model, per_site(report.profile, &LayerCurve::gate_zeros), true)}};
   for (const SparsityPoint& point : report.rules.front().points) {
     Json item = point_json(point, "cett");
-    item["mlp_bytes"] = bytes_read(model, point.layer_sparsity, false);
+    item[kind_of_bytes(model.config)] = bytes_read(model, point.site_sparsity, false);
     json["ppl"].push_back(item);
   }
   for (size_t r = 1; r < report.rules.size(); ++r) {
@@ -101,14 +95,14 @@ Json report_json(const Report& report, const Model& model, const WindowOptions& 
     for (const SparsityPoint& point : report.rules[r].points)
       json[report.rules[r].name].push_back(point_json(point, "number"));
   }
-  for (const LayerCurve& layer : report.profile.layers) {
+  for (size_t l = 0; l < report.profile.layers.size(); ++l) {
+    const LayerCurve& layer = report.profile.layers[l];
     Json item{{"layer", layer.layer}, {"exact_zeros", layer.exact_zeros}, {"gate_zeros", layer.gate_zeros}};
+    if (any_tokens(model.config)) item["place"] = token_kinds[static_cast<size_t>(layer.place)];
     item["ppl"] = Json::array();
-    const size_t l = static_cast<size_t>(layer.layer);
     for (const SparsityPoint& point : report.rules.front().points)
-      item["ppl"].push_back({{"percent", point.percent},
-                             {"sparsity", point.layer_sparsity[l]},
-                             {"threshold", point.layers[l].threshold}});
+      item["ppl"].push_back(
+          {{"percent", point.percent}, {"sparsity", point.site_sparsity[l]}, {"threshold", point.sites[l].threshold}});
     item["curve"] = curve_json(layer);
     json["layers"].push_back(item);
   }
@@ -120,10 +114,12 @@ void print_report(const Report& report, const Model& model) {
   fmt::print("{:>5}  {:>11}  {:>10}", "layer", "exact zeros", "gate zeros");
   for (const SparsityPoint& point : points) fmt::print("  {:>9}", fmt::format("PPL-{:g} %", point.percent));
   fmt::print("\n");
-  for (const LayerCurve& layer : report.profile.layers) {
-    fmt::print("{:>5}  {:>9.2f} %  {:>8.2f} %", layer.layer, 100 * layer.exact_zeros, 100 * layer.gate_zeros);
-    for (const SparsityPoint& point : points)
-      fmt::print("  {:>7.2f} %", 100 * point.layer_sparsity[static_cast<size_t>(layer.layer)]);
+  for (size_t l = 0; l < report.profile.layers.size(); ++l) {
+    const LayerCurve& layer = report.profile.layers[l];
+    const NeuronSite site{layer.layer, layer.place};
+    fmt::print("{:>5}  {:>9.2f} %  {:>8.2f} %", any_tokens(model.config) ? name_of(site) : fmt::to_string(site.layer),
+               100 * layer.exact_zeros, 100 * layer.gate_zeros);
+    for (const SparsityPoint& point : points) fmt::print("  {:>7.2f} %", 100 * point.site_sparsity[l]);
     fmt::print("\n");
   }
   fmt::print("{:>5}  {:>9.2f} %  {:>8.2f} %", "mean", 100 * report.profile.exact_zeros(),
@@ -133,13 +129,13 @@ void print_report(const Report& report, const Model& model) {
              format_count(static_cast<double>(report.tokens)));
   for (const RuleResult& rule : report.rules)
     for (const SparsityPoint& point : rule.points)
-      fmt::print("PPL-{:g} % by {:<6} {:>7.2f} % of the neurons left out, perplexity {:.4f}, {} {:.4f}\n",
-                 point.percent, rule.name, 100 * point.sparsity, point.perplexity,
+      fmt::print("PPL-{:g} % by {:<6} {:>7.2f} % of the {} left out, perplexity {:.4f}, {} {:.4f}\n", point.percent,
+                 rule.name, 100 * point.sparsity, any_tokens(model.config) ? "tokens" : "neurons", point.perplexity,
                  rule.name == "cett" ? "CETT" : "number", point.at);
-  fmt::print("bytes of the MLPs read without loss: {:.1f} %",
-             100 * bytes_read(model, per_layer(model, report.profile, &LayerCurve::gate_zeros), true));
+  fmt::print("bytes of the {} read without loss: {:.1f} %", any_tokens(model.config) ? "parameter tokens" : "MLPs",
+             100 * bytes_read(model, per_site(report.profile, &LayerCurve::gate_zeros), true));
   for (const SparsityPoint& point : points)
-    fmt::print("; PPL-{:g} %: {:.1f} %", point.percent, 100 * bytes_read(model, point.layer_sparsity, false));
+    fmt::print("; PPL-{:g} %: {:.1f} %", point.percent, 100 * bytes_read(model, point.site_sparsity, false));
   fmt::print("\n");
 }
 
@@ -149,7 +145,7 @@ Chart chart_of(const Report& report) {
               .y_label = "sparsity",
               .series = {}};
   for (const LayerCurve& layer : report.profile.layers) {
-    Series series{fmt::format("layer {}", layer.layer), {}, true};
+    Series series{fmt::format("layer {}", name_of(NeuronSite{layer.layer, layer.place})), {}, true};
     for (size_t k = 0; k < layer.cett.size(); k += 8)
       if (layer.cett[k] <= 1) series.points.emplace_back(layer.cett[k], layer.sparsity[k]);
     chart.series.push_back(std::move(series));
@@ -185,7 +181,7 @@ Report measure_sparsity(const SparsityFlags& flags, const OpenModel& open, const
   };
   SparsitySearch search(open.model, *backend, open.compute, windows.context, loss);
   report.dense_perplexity = search.dense_perplexity();
-  std::vector<TruncationRule> rules{cett_rule(open.model.config, report.profile)};
+  std::vector<TruncationRule> rules{cett_rule(report.profile)};
   if (flags.compare) rules.push_back(top_k_rule(open.model.config)), rules.push_back(fat_rule(open.model.config));
   for (const TruncationRule& rule : rules) {
     report.rules.push_back({rule.name, {}});
@@ -209,12 +205,12 @@ Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
                fmt::join(points, ","));
   if (!flags.out.empty()) check_output("sparsity", flags.out, flags.model.path);
   OpenModel open = open_model(flags.model);
-  const auto& layers = open.model.config.layers;
-  if (std::any_of(layers.begin(), layers.end(), has_parameter_tokens))
-    fail_usage("sparsity: {} has parameter tokens; what is measured is of MLPs and matrices alone", open.path);
   check_finite(open.model, open.path);
-  open.model.config.inputs = {};  // thresholds are measured on the whole model
-  if (!inputs.wanted) open.model.config.truncation.clear();
+  // Thresholds are measured on the whole model; those of inputs join what neurons have.
+  if (inputs.wanted)
+    open.model.config.inputs = {};
+  else
+    open.model.config = without_thresholds(open.model.config);
   WindowOptions windows = flags.windows;
   windows.protocol = protocol_from_name(flags.protocol);
   windows = resolve(windows, open.model.config);
@@ -235,7 +231,7 @@ Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
                         {"model", open.path},
                         {"point", point_json(point, "cett")},
                         {"sparsity", report_json(report, open.model, windows)}};
-    save_output(truncated(open.model, point.layers), open.tokenizer, open.path, flags.out, manifest);
+    save_output(truncated(open.model, point.sites), open.tokenizer, open.path, flags.out, manifest);
   }
   if (common.json)
     print_json(report_json(report, open.model, windows));
@@ -245,6 +241,22 @@ Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
 }
 
 }  // namespace
+
+std::vector<TokenText> load_texts(const std::vector<std::string>& paths, const Tokenizer& tokenizer) {
+  std::vector<TokenText> texts;
+  for (const std::string& path : paths) texts.push_back(load_text(path, tokenizer));
+  return texts;
+}
+
+void check_different(const std::vector<TokenText>& calibration, const std::vector<TokenText>& held_out) {
+  constexpr double most = 0.1;
+  for (const TokenText& text : held_out)
+    for (const TokenText& other : calibration)
+      if (const double part = overlap(text.tokens, other.tokens); part > most)
+        fail_usage(
+            "--data {}: {:.0f} % of it stands in --calibrate {} too; what is fitted to a text is judged on another",
+            text.name, 100 * part, other.name);
+}
 
 Perplexity held_out_perplexity(const Transformer& model, const Tokenizer& tokenizer,
                                const std::vector<TokenText>& held_out, const WindowOptions& windows) {

@@ -29,6 +29,10 @@ struct SparsityFlags {
   InputFlags inputs;
 };
 
+std::vector<TokenText> load_texts(const std::vector<std::string>& paths, const Tokenizer& tokenizer);
+// What is fitted to the text that judges it would be judged too well: Error (usage) where a tenth of one stands in the
+// other.
+void check_different(const std::vector<TokenText>& calibration, const std::vector<TokenText>& held_out);
 Perplexity held_out_perplexity(const Transformer& model, const Tokenizer& tokenizer,
                                const std::vector<TokenText>& held_out, const WindowOptions& windows);
 std::vector<i32> joined(const std::vector<TokenText>& texts);

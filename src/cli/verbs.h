@@ -35,12 +35,16 @@ Exit run(CLI::App& program, Command& command, int argc, char** argv);
 
 void add_train(CLI::App& program, Command& command);
 void add_eval(CLI::App& program, Command& command);
+void add_classify(CLI::App& program, Command& command);
 void add_score(CLI::App& program, Command& command);
 void add_drop(CLI::App& program, Command& command);
 void add_grow(CLI::App& program, Command& command);
+void add_shrink(CLI::App& program, Command& command);
+void add_linearize(CLI::App& program, Command& command);
 void add_convert(CLI::App& program, Command& command);
 void add_sparsity(CLI::App& program, Command& command);
 void add_law(CLI::App& program, Command& command);
+void add_recall(CLI::App& program, Command& command);
 void add_generate(CLI::App& program, Command& command);
 void add_inspect(CLI::App& program, Command& command);
 void add_bench(CLI::App& program, Command& command);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/threads.h"
+#include "measure/contributions.h"
 #include "measure/windows.h"
 
 namespace sparsam {
@@ -139,9 +140,8 @@ struct LayerProfile {
   std::vector<Sums> sums;  // (threads)
 };
 
-void add_tokens(LayerProfile& profile, const MlpActivations& acts, In<float, 2> gate_value,
-                const NeuronOutputs& outputs, i64 channels) {
-  const In<float, 2> h = acts.h;
+void add_tokens(LayerProfile& profile, In<float, 2> h, In<float, 2> gate_value, const NeuronOutputs& outputs,
+                i64 channels) {
   parallel_ranges(h.shape(0), 1, [&](int thread, i64 begin, i64 end) {
     TokenCurve token(profile.thresholds, h.shape(1), channels);
     Sums& sums = profile.sums[static_cast<size_t>(thread)];
@@ -153,16 +153,27 @@ void add_tokens(LayerProfile& profile, const MlpActivations& acts, In<float, 2> 
   });
 }
 
-LayerCurve curve_of(i64 layer, const LayerProfile& profile, i64 tokens, i64 neurons) {
+LayerCurve curve_of(NeuronSite site, const LayerProfile& profile, i64 tokens, i64 neurons) {
   Sums total(profile.thresholds.size());
   for (const Sums& sums : profile.sums) total.add(sums);
   const double all = static_cast<double>(tokens) * static_cast<double>(neurons);
-  LayerCurve curve{layer, total.exact_zeros / all, total.gate_zeros / all, profile.thresholds, {}, {}};
+  LayerCurve curve{site.layer, total.exact_zeros / all, total.gate_zeros / all, profile.thresholds, {}, {}, site.place};
   for (size_t k = 0; k < profile.thresholds.size(); ++k) {
     curve.cett.push_back(total.cett[k] / static_cast<double>(tokens));
     curve.sparsity.push_back(total.below[k] / all);
   }
   return curve;
+}
+
+// f(gate) of a gated MLP, else empty.
+Out<float, 2> gate_value(const Transformer& model, const Activations& kept, NeuronSite site, Arena& arena) {
+  const size_t layer = static_cast<size_t>(site.layer);
+  const auto* gated = std::get_if<GatedMlp>(&model.model().config.layers[layer].mlp);
+  if (!gated || site.place != SitePlace::mlp) return {};
+  const Out<float, 2> gate = kept.layers[layer].mlp.gate;
+  const auto value = arena.allocate<float>(gate.shape(0), gate.shape(1));
+  model.backend().run(Activation{.y = value, .x = gate, .function = gated->activation, .threshold = gated->threshold});
+  return value;
 }
 
 double mean_over(const std::vector<LayerCurve>& layers, double LayerCurve::*part) {
@@ -196,10 +207,10 @@ ActivationProfile profile_activations(const Transformer& model, std::span<const 
   ActivationProfile result;
   result.tokens = options.tokens > 0 ? std::min(options.tokens, size) : size;
   if (result.tokens == 0) fail("sparsity: no tokens, expected 1 or more");
-  if (std::none_of(config.layers.begin(), config.layers.end(), has_mlp))
-    fail("sparsity: the model has no MLP, nothing to measure");
+  const auto sites = neuron_sites(config);
+  if (sites.empty()) fail("sparsity: the model has no MLP and no parameter tokens, nothing to measure");
 
-  std::vector<LayerProfile> profiles(config.layers.size());
+  std::vector<LayerProfile> profiles(sites.size());
   NeuronOutputs outputs;
   Arena arena;
   Activations kept;
@@ -209,33 +220,26 @@ ActivationProfile profile_activations(const Transformer& model, std::span<const 
       [&](const Tokens& batch) {
         arena.reset();
         model.forward(batch, arena, &kept);
-        for (size_t l = 0; l < profiles.size(); ++l) {
-          if (!has_mlp(config.layers[l])) continue;
-          const MlpActivations& acts = kept.layers[l].mlp;
-          outputs.assign(model.model().weights.layers[l].mlp.down.weight);
-          LayerProfile& profile = profiles[l];
+        for (size_t i = 0; i < sites.size(); ++i) {
+          const Arena::Mark mark = arena.mark();
+          const Matrix& down = outputs_at(model.model().weights, config, sites[i]);
+          const In<float, 2> h = neurons_of(model, kept, sites[i], arena);
+          outputs.assign(down);
+          LayerProfile& profile = profiles[i];
           if (profile.thresholds.empty()) {
-            profile.thresholds =
-                options.at.empty() ? thresholds_for(acts.h, outputs, options.thresholds) : options.at[l];
+            profile.thresholds = options.at.empty() ? thresholds_for(h, outputs, options.thresholds) : options.at[i];
             profile.sums.assign(static_cast<size_t>(threads()), Sums(profile.thresholds.size()));
           }
-          Out<float, 2> gate_value;
-          if (const auto* gated = std::get_if<GatedMlp>(&config.layers[l].mlp)) {
-            gate_value = arena.allocate<float>(acts.gate.shape(0), acts.gate.shape(1));
-            model.backend().run(Activation{
-                .y = gate_value, .x = acts.gate, .function = gated->activation, .threshold = gated->threshold});
-          }
-          add_tokens(profile, acts, gate_value, outputs, config.dim);
+          add_tokens(profile, h, gate_value(model, kept, sites[i], arena), outputs, down.rows);
+          arena.release(mark);
         }
       },
       progress);
-  for (size_t l = 0; l < profiles.size(); ++l)
-    if (has_mlp(config.layers[l])) {
-      const i64 neurons = model.model().weights.layers[l].mlp.down.weight.cols;
-      result.layers.push_back(curve_of(static_cast<i64>(l), profiles[l], result.tokens, neurons));
-      if (!std::isfinite(result.layers.back().cett.back()))
-        fail("sparsity: layer {} has activations that are not finite", l);
-    }
+  for (size_t i = 0; i < sites.size(); ++i) {
+    result.layers.push_back(curve_of(sites[i], profiles[i], result.tokens, neurons_at(config, sites[i])));
+    if (!std::isfinite(result.layers.back().cett.back()))
+      fail("sparsity: layer {} has activations that are not finite", name_of(sites[i]));
+  }
   result.seconds = clock.seconds();
   return result;
 }

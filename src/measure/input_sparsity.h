@@ -51,7 +51,7 @@ struct InputProfileOptions {
 InputProfile profile_inputs(const Transformer& model, std::span<const i32> tokens, const InputProfileOptions& options,
                             const std::function<void(double)>& progress = {});
 
-// Bytes of the matrices of a layer that read each input.
+// Bytes of the matrices of a layer, and of the keys of its parameter tokens, that read each input.
 std::array<double, block_inputs> input_bytes(const LayerParams<Matrix>& layer);
 
 // Fractions of each layer's inputs for a fraction of its bytes.

@@ -7,31 +7,26 @@ namespace sparsam {
 
 namespace {
 
-i64 hidden_of(const Layer& layer) {
-  if (const auto* m = std::get_if<Mlp>(&layer.mlp)) return m->hidden;
-  if (const auto* m = std::get_if<GatedMlp>(&layer.mlp)) return m->hidden;
-  return 0;
-}
-
-// Counts the neurons that pass, layer by layer: a pass truncates the layers in their order.
+// Counts the neurons that pass, site by site: a pass truncates them in their order.
 class CountPassing final : public Backend {
  public:
-  CountPassing(Backend& inner, const Config& config) : inner_(inner), passed_(config.layers.size()) {
-    for (size_t l = 0; l < config.layers.size(); ++l)
-      if (has_mlp(config.layers[l]) && config.truncation[l].active()) order_.push_back(l);
+  CountPassing(Backend& inner, const std::vector<Truncation>& sites) : inner_(inner), passed_(sites.size()) {
+    for (size_t i = 0; i < sites.size(); ++i)
+      if (sites[i].active()) order_.push_back(i);
   }
   void run(const Op& op) override {
     inner_.run(op);
     const auto* truncate = std::get_if<Truncate>(&op);
     if (!truncate) return;
-    const size_t layer = order_[next_];
+    auto& [passed, all] = passed_[order_[next_]];
     next_ = (next_ + 1) % order_.size();
-    for (const float count : truncate->active) passed_[layer].first += count;
-    passed_[layer].second += static_cast<double>(truncate->h.size());
+    for (const float count : truncate->active) passed += count;
+    all += static_cast<double>(truncate->h.size());
   }
-  double sparsity(size_t layer) const {
-    const auto& [passed, all] = passed_[layer];
-    return all > 0 ? 1 - passed / all : 0;
+  std::vector<double> sparsity() const {
+    std::vector<double> result;
+    for (const auto& [passed, all] : passed_) result.push_back(all > 0 ? 1 - passed / all : 0);
+    return result;
   }
 
  private:
@@ -43,38 +38,40 @@ class CountPassing final : public Backend {
 
 }  // namespace
 
-TruncationRule cett_rule(const Config& config, const ActivationProfile& profile) {
-  return {"cett", [layers = config.layers.size(), profile](double cett) {
-            std::vector<Truncation> all(layers);
+TruncationRule cett_rule(const ActivationProfile& profile) {
+  return {"cett", [profile](double cett) {
+            std::vector<Truncation> all;
             for (const LayerCurve& curve : profile.layers)
-              all[static_cast<size_t>(curve.layer)].threshold = curve.threshold_at(cett);
+              all.push_back({.measure = Truncation::Measure::output, .threshold = curve.threshold_at(cett), .keep = 0});
             return all;
           }};
 }
 
 TruncationRule top_k_rule(const Config& config) {
-  return {"top-k", [layers = config.layers](double left_out) {
-            std::vector<Truncation> all(layers.size());
-            for (size_t l = 0; l < all.size(); ++l) {
-              const double kept = (1 - left_out) * static_cast<double>(hidden_of(layers[l]));
-              all[l] = {
-                  .measure = Truncation::Measure::gate, .threshold = 0, .keep = std::max<i64>(std::llround(kept), 1)};
+  return {"top-k", [config](double left_out) {
+            std::vector<Truncation> all;
+            for (const NeuronSite site : neuron_sites(config)) {
+              const double kept = (1 - left_out) * static_cast<double>(neurons_at(config, site));
+              all.push_back(
+                  {.measure = Truncation::Measure::gate, .threshold = 0, .keep = std::max<i64>(std::llround(kept), 1)});
             }
             return all;
           }};
 }
 
 TruncationRule fat_rule(const Config& config) {
-  return {"fat", [layers = config.layers.size()](double number) {
+  return {"fat", [sites = neuron_sites(config).size()](double number) {
             const float threshold = static_cast<float>(std::exp2(-20 + 24 * number));
-            return std::vector<Truncation>(layers,
+            return std::vector<Truncation>(sites,
                                            {.measure = Truncation::Measure::gate, .threshold = threshold, .keep = 0});
           }};
 }
 
-Model truncated(const Model& model, const std::vector<Truncation>& layers) {
+Model truncated(const Model& model, const std::vector<Truncation>& sites) {
   Model result = model;
-  result.config.truncation = layers;
+  const auto all = neuron_sites(model.config);
+  check(all.size() == sites.size(), "{} truncations of {} sites", sites.size(), all.size());
+  for (size_t i = 0; i < all.size(); ++i) set_truncation(result.config, all[i], sites[i]);
   return result;
 }
 
@@ -87,17 +84,13 @@ SparsitySearch::SparsitySearch(const Model& model, Backend& backend, Compute com
       loss_(std::move(nats_per_token)),
       dense_(std::exp(loss_(Transformer(model, backend, compute, positions)))) {}
 
-SparsityPoint SparsitySearch::measure(const std::vector<Truncation>& layers) const {
-  const Model thinner = truncated(model_, layers);
-  CountPassing counting(backend_, thinner.config);
-  SparsityPoint point{.layers = layers, .layer_sparsity = {}};
+SparsityPoint SparsitySearch::measure(const std::vector<Truncation>& sites) const {
+  const Model thinner = truncated(model_, sites);
+  CountPassing counting(backend_, sites);
+  SparsityPoint point{.sites = sites, .site_sparsity = {}};
   point.perplexity = std::exp(loss_(Transformer(thinner, counting, compute_, positions_)));
-  double mlps = 0;
-  for (size_t l = 0; l < layers.size(); ++l) {
-    point.layer_sparsity.push_back(counting.sparsity(l));
-    if (has_mlp(model_.config.layers[l])) point.sparsity += point.layer_sparsity.back(), ++mlps;
-  }
-  point.sparsity /= std::max(mlps, 1.0);
+  point.site_sparsity = counting.sparsity();
+  for (const double sparsity : point.site_sparsity) point.sparsity += sparsity / static_cast<double>(sites.size());
   return point;
 }
 

@@ -14,24 +14,24 @@ namespace sparsam {
 // A way to leave neurons out that is tuned by one number: 0 leaves out least, 1 everything.
 struct TruncationRule {
   std::string name;
-  std::function<std::vector<Truncation>(double)> at;  // (L)
+  std::function<std::vector<Truncation>(double)> at;  // of each site, in the order of neuron_sites()
 };
-// One CETT for all layers, which decides each layer's threshold of |n_i|: the number is the CETT.
-TruncationRule cett_rule(const Config& config, const ActivationProfile& profile);
+// One CETT for all sites, which decides each one's threshold of |n_i|: the number is the CETT.
+TruncationRule cett_rule(const ActivationProfile& profile);
 // The published comparisons: the k neurons of each token with the greatest |f(gate)|, and one threshold of |f(gate)|
-// for all layers, from 2^-20 to 2^4. A plain MLP's f(up) takes the place of f(gate).
+// for all sites, from 2^-20 to 2^4. A plain MLP's f(up) and the scores of tokens take the place of f(gate).
 TruncationRule top_k_rule(const Config& config);
 TruncationRule fat_rule(const Config& config);
 
-Model truncated(const Model& model, const std::vector<Truncation>& layers);
+Model truncated(const Model& model, const std::vector<Truncation>& sites);
 
 struct SparsityPoint {
   double percent = 0;   // asked for; 0: dense
   double at = 0;        // the rule's number
-  double sparsity = 0;  // mean over layers
+  double sparsity = 0;  // mean over sites
   double perplexity = 0;
-  std::vector<Truncation> layers;      // (L)
-  std::vector<double> layer_sparsity;  // (L)  of the layers that have an MLP; 0 elsewhere
+  std::vector<Truncation> sites;
+  std::vector<double> site_sparsity;
 };
 
 class SparsitySearch {
@@ -41,7 +41,7 @@ class SparsitySearch {
   SparsitySearch(const Model& model, Backend& backend, Compute compute, i64 positions, Loss nats_per_token);
 
   double dense_perplexity() const { return dense_; }
-  SparsityPoint measure(const std::vector<Truncation>& layers) const;
+  SparsityPoint measure(const std::vector<Truncation>& sites) const;
   // The sparsest point found whose perplexity is at most (1 + percent / 100) times the dense one, by bisection of the
   // rule's number to within `resolution`. Each rule's points are remembered for the next percentage.
   SparsityPoint at_rise(const TruncationRule& rule, double percent, double resolution = 1.0 / 1024);

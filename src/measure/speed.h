@@ -39,6 +39,13 @@ PrefillSpeed measure_prefill(const Model& model, Backend& backend, i64 tokens, c
 DecodeSpeed measure_decode(const Model& model, Backend& backend, i64 tokens, i64 depth, const SpeedOptions& options,
                            const MachinePeaks& peaks);
 
+// Decoding by several sessions token by token in turns, so that what else the machine does meets all alike.
+struct DecodeTurns {
+  std::vector<Repeated> tokens_per_second;  // of each repetition's median token
+  std::vector<double> speedup;              // over the first session: the median over all tokens
+};
+DecodeTurns decode_in_turns(std::span<Session* const> sessions, std::span<const i32> tokens, i64 repetitions);
+
 // Decoding that skips neurons which are zero beside decoding that reads all weights and leaves nothing out, token by
 // token in turns.
 struct SparseSpeed {

@@ -21,8 +21,8 @@ std::vector<NeuronSite> neuron_sites(const Config& config) {
   for (size_t l = 0; l < config.layers.size(); ++l) {
     const auto tokens = tokens_of(config.layers[l]);
     for (size_t p = 0; p < places; ++p) {
-      const NeuronSite site{static_cast<i64>(l), static_cast<Place>(p)};
-      if (tokens[p] || (site.place == Place::mlp && has_mlp(config.layers[l]))) sites.push_back(site);
+      const NeuronSite site{static_cast<i64>(l), static_cast<SitePlace>(p)};
+      if (tokens[p] || (site.place == SitePlace::mlp && has_mlp(config.layers[l]))) sites.push_back(site);
     }
   }
   return sites;

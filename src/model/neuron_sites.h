@@ -11,13 +11,13 @@
 
 namespace sparsam {
 
-enum class Place : u8 { q, k, v, o, mlp };
+enum class SitePlace : u8 { q, k, v, o, mlp };
 constexpr std::array<const char*, 5> token_kinds{"q", "k", "v", "o", "mlp"};
 constexpr size_t places = token_kinds.size();
 
 struct NeuronSite {
   i64 layer = 0;
-  Place place = Place::mlp;
+  SitePlace place = SitePlace::mlp;
   bool operator==(const NeuronSite&) const = default;
 };
 std::string name_of(NeuronSite site);  // "3.mlp"

@@ -186,7 +186,7 @@ class Ladder {
       return summarize(measure_losses(m, tokenizer_, held_out_, windows)).nats_per_token.mean;
     };
     SparsitySearch search(model, *backend_, recipe.precision, context, loss);
-    const TruncationRule rule = cett_rule(model.config, profile);
+    const TruncationRule rule = cett_rule(profile);
     const SparsityPoint found = search.at_rise(rule, spec_.percent);
     for (const double factor : {0.5, 0.7, 1.4})
       search.measure_at(rule, factor * found.at);  // for law fit --cett shared

@@ -1,0 +1,266 @@
+#!/usr/bin/python3
+"""Parameter tokens and neurons that a trained model does not need: removed (shrink), skipped (sparsity), or not looked at.
+
+    bench/token_sparsity.py SPARSAM PTB OUT [train|shrink|sparsity|keys|speed|table ...]        (all unless named)
+
+train     two models of 4.7 M parameters on PTB/ptb.train.txt, alike but for parameter tokens (256 for each of q, k, v and o,
+          1024 for the MLP) in the one and matrices and SiLU MLPs in the other. Interrupted runs go on where they stopped.
+shrink    of each model the frontier of sparsam shrink, scored on 32,768 tokens of ptb.train.txt and judged on the first
+          100 kB of ptb.test.txt, both ways of allocation.
+sparsity  of the model of tokens PPL-1, 5 and 10 % by value tokens that are skipped, and by inputs of the keys.
+keys      what choosing among the keys could give (below), in numpy on the same model.
+speed     decoding of the test text, with and without what is skipped, in one run: on a quiet machine.
+table     prints what was measured as Markdown.
+
+The norm of all scores is known without them from the Gram matrix of the keys, |K x|^2 = x^T (K^T K) x, so that keys could be
+left unread if it were known which. `keys` sorts the tokens of each projection into blocks, of 16 and of 64, by k-means of
+their keys, chooses blocks by the product of x with each block's mean key, and reports for a number of blocks how much of
+the output of the exact top tokens is found: mean |o - o_chosen|^2 / |o|^2, beside the same for the tokens that an oracle
+chooses by |s| |V|, as many in number. Inputs are those of 1,000 test tokens.
+
+Results lie in OUT as JSON; what is there is not done again: remove a file to repeat it.
+"""
+import json
+import os
+import subprocess
+import sys
+
+STEPS, BATCH, LENGTH = 600, 16, 128
+SHAPE = ["--vocab", "2048", "--context", "128", "--layers", "4", "--dim", "256", "--heads", "8"]
+MODELS = {
+    "tokens": ["--preset", "tokenformer-nano", *SHAPE, "--attention-tokens", "256", "--mlp-tokens", "1024"],
+    "silu": ["--preset", "micro", *SHAPE, "--kv-heads", "8", "--hidden", "1024"],
+}
+KEEP = "95%,90%,75%,50%,25%"
+WINDOWS = ["--context", "128", "--stride", "112"]
+SPARSAM, PTB, OUT = sys.argv[1:4]
+
+
+def text(part):
+    return os.path.join(PTB, f"ptb.{part}.txt")
+
+
+def path(*names):
+    return os.path.join(OUT, *names)
+
+
+def beginning(part, size):
+    """The first lines of a text, at most `size` bytes."""
+    kept = path(part + ".txt")
+    if not os.path.exists(kept):
+        with open(text(part), "rb") as whole, open(kept, "wb") as file:
+            file.write(whole.read(size).rsplit(b"\n", 1)[0] + b"\n")
+    return kept
+
+
+def run(name, *arguments):
+    """The JSON that a verb prints, kept in OUT/name.json."""
+    kept = path(name + ".json")
+    if not os.path.exists(kept):
+        print(" ".join(["sparsam", *arguments]), file=sys.stderr, flush=True)
+        output = subprocess.run([SPARSAM, *arguments, "--json"], stdout=subprocess.PIPE, check=True).stdout
+        with open(kept + ".partial", "wb") as file:
+            file.write(output)
+        os.replace(kept + ".partial", kept)
+    with open(kept) as file:
+        return json.load(file)
+
+
+def train():
+    for name, shape in MODELS.items():
+        started = os.path.isdir(path(name)) and any(f.startswith("checkpoint-") for f in os.listdir(path(name)))
+        how = ["--resume"] if started else [
+            *shape, "--data", text("train"), "--valid", text("valid"), "--steps", str(STEPS), "--batch", str(BATCH),
+            "--sequence", str(LENGTH), "--lr", "2e-3", "--seed", "1", "--eval-every", "200", "--save-every", "100",
+            "--keep", "1"]
+        run(name + ".train", "train", "--out", path(name), "--threads", "1", *how)
+
+
+def judged(*more):
+    return ["--calibrate", text("train"), "--data", beginning("test", 100_000), *WINDOWS, *more]
+
+
+def shrink():
+    for name in MODELS:
+        for allocation in ("uniform", "global"):
+            run(f"{name}.shrink.{allocation}", "shrink", path(name),
+                *judged("--calibration-tokens", "32768", "--held-out-tokens", "0", "--keep", KEEP, "--allocation", allocation,
+                        "--decode", "0"))
+        run(f"{name}.shrink.ppl", "shrink", path(name),
+            *judged("--calibration-tokens", "32768", "--held-out-tokens", "0", "--ppl", "1,5,10", "--decode", "0"))
+
+
+def sparsity():
+    for percent in (1, 5, 10):
+        run(f"tokens.sparse{percent}", "sparsity", path("tokens"),
+            *judged("--tokens", "16384", "--held-out-tokens", "0", "--ppl", str(percent), "--out", path(f"sparse{percent}"),
+                    *(["--compare"] if percent == 1 else [])))
+        run(f"tokens.inputs{percent}", "sparsity", path("tokens"),
+            *judged("--tokens", "16384", "--held-out-tokens", "0", "--inputs", "--ppl", str(percent), "--allocation", "uniform",
+                    "--out", path(f"inputs{percent}")))
+
+
+def speed():
+    for name in [f"{kind}{percent}" for percent in (1, 5, 10) for kind in ("sparse", "inputs")]:
+        run(name + ".speed", "bench", path(name), "--data", beginning("test", 100_000), "-n", "128", "-r", "5",
+            "--precision", "f32", "--threads", "1")
+    for name in MODELS:
+        run(name + ".shrink.speed", "shrink", path(name),
+            *judged("--calibration-tokens", "2048", "--held-out-tokens", "512", "--keep", KEEP, "--decode", "128", "--threads",
+                    "1"))
+
+
+def keys():
+    if os.path.exists(path("keys.json")):
+        return
+    import numpy as np
+
+    def weights(directory):
+        with open(os.path.join(directory, "model.safetensors"), "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            data = file.read()
+        result = {}
+        for name, entry in header.items():
+            if name != "__metadata__":
+                begin, end = entry["data_offsets"]
+                assert entry["dtype"] == "F32", "expected weights in f32"
+                result[name] = np.frombuffer(data[begin:end], np.float32).reshape(entry["shape"]).astype(np.float64)
+        return result
+
+    def erf(x):  # Abramowitz and Stegun 7.1.26: 1.5e-7
+        t = 1 / (1 + 0.3275911 * np.abs(x))
+        poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+        return np.sign(x) * (1 - poly * np.exp(-x * x))
+
+    def norm(x):
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5)
+
+    w, config = weights(path("tokens")), json.load(open(path("tokens", "config.json")))
+    ids = np.array(json.loads(subprocess.run(
+        [SPARSAM, "tokenize", path("tokens"), beginning("test", 100_000), "--json"], stdout=subprocess.PIPE,
+        check=True).stdout)["ids"][:1024]).reshape(8, 128)
+    layers = config["sparsam"]["layers"]
+    heads = layers[0]["attention"]["heads"]
+    turned = config["sparsam"]["rotary"]["channels"]
+    inputs = []  # (name, tau, x, K, V)
+
+    def pattention(name, tau, x):
+        K, V = w[name + ".keys"], w[name + ".values"].T
+        inputs.append((name, tau, x.reshape(-1, x.shape[-1]), K, V))
+        return scores(tau, x, K) @ V
+
+    def scores(tau, x, K):
+        a = x @ K.T
+        z = tau * a / (np.sqrt((a * a).sum(-1, keepdims=True)) + 1e-8)
+        return z * 0.5 * (1 + erf(z / np.sqrt(2)))
+
+    def rotate(x):  # (B, T, H, D)
+        frequency = 10000.0 ** (-np.arange(0, turned, 2) / turned)
+        angle = np.arange(x.shape[1])[:, None, None] * frequency
+        half = turned // 2
+        a, b, rest = x[..., :half], x[..., half:turned], x[..., turned:]
+        return np.concatenate([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle), rest], -1)
+
+    B, T = ids.shape
+    x = w["model.embed_tokens.weight"][ids]
+    for l, layer in enumerate(layers):
+        at, n = f"model.layers.{l}.", norm(x)
+        q, k, v = (pattention(f"{at}self_attn.{p}_proj", layer["attention"][p]["tau"], n).reshape(B, T, heads, -1) for p in "qkv")
+        q, k = rotate(q), rotate(k)
+        logits = np.einsum("bthd,bshd->bhts", q, k) / np.sqrt(q.shape[-1])
+        logits = np.where(np.tril(np.ones((T, T), bool)), logits, -np.inf)
+        p = np.exp(logits - logits.max(-1, keepdims=True))
+        mixed = np.einsum("bhts,bshd->bthd", p / p.sum(-1, keepdims=True), v).reshape(B, T, -1)
+        x = x + pattention(f"{at}self_attn.o_proj", layer["attention"]["o"]["tau"], mixed)
+        x = x + pattention(f"{at}mlp", layer["mlp"]["tau"], norm(x))
+
+    def blocks_of(K, size, rng):
+        """Balanced k-means of the keys' directions: each centre takes its `size` best in turn."""
+        unit = K / np.linalg.norm(K, axis=1, keepdims=True)
+        count = len(K) // size
+        centres = unit[rng.choice(len(K), count, replace=False)]
+        for _ in range(15):
+            block, room = np.full(len(K), -1), np.full(count, size)
+            similar = unit @ centres.T
+            for index in np.argsort(-similar.max(1)):
+                for c in np.argsort(-similar[index]):
+                    if room[c]:
+                        block[index], room[c] = c, room[c] - 1
+                        break
+            centres = np.stack([unit[block == c].mean(0) for c in range(count)])
+        return block, np.stack([K[block == c].mean(0) for c in range(count)])
+
+    rng, rows = np.random.default_rng(1), []
+    for size in (16, 64):
+        for part in (0.125, 0.25, 0.5):
+            errors, oracle, perfect = [], [], []
+            for name, tau, x, K, V in inputs:
+                s, o = scores(tau, x, K), None
+                o = s @ V
+                block, mean = blocks_of(K, size, np.random.default_rng(1))
+                chosen = max(1, round(part * len(mean)))
+                lengths = np.abs(s) * np.linalg.norm(V, axis=1)
+
+                def error(keep):
+                    return ((o - np.where(keep, s, 0) @ V) ** 2).sum(1).mean() / (o**2).sum(1).mean()
+
+                def of_blocks(value):  # (N, blocks)
+                    taken = np.zeros_like(value, bool)
+                    np.put_along_axis(taken, np.argsort(-value, 1)[:, :chosen], True, 1)
+                    return taken[:, block]
+
+                errors.append(error(of_blocks(x @ mean.T)))
+                best = np.stack([(lengths**2)[:, block == c].sum(1) for c in range(len(mean))], 1)
+                perfect.append(error(of_blocks(best)))
+                few = np.zeros_like(s, bool)
+                np.put_along_axis(few, np.argsort(-lengths, 1)[:, : chosen * size], True, 1)
+                oracle.append(error(few))
+            rows.append(dict(block=size, part=part, by_mean_key=float(np.mean(errors)), best_blocks=float(np.mean(perfect)),
+                             best_tokens=float(np.mean(oracle))))
+            print(rows[-1], file=sys.stderr, flush=True)
+    with open(path("keys.json"), "w") as file:
+        json.dump(rows, file, indent=1)
+
+
+def load(name):
+    with open(path(name + ".json")) as file:
+        return json.load(file)
+
+
+def table():
+    print("| model | kept | parameters | MFLOP | perplexity, uniform | global | speed-up |\n|---|---:|---:|---:|---:|---:|---:|")
+    for name in MODELS:
+        uniform, other = load(name + ".shrink.uniform")["frontier"], load(name + ".shrink.global")["frontier"]
+        timed = load(name + ".shrink.speed")["frontier"] if os.path.exists(path(name + ".shrink.speed.json")) else uniform
+        for u, g, t in zip(uniform, other, timed):
+            print(f"| {name} | {u['asked']} | {u['parameters'] / 1e6:.2f} M | {u['mflops_per_token']:.2f} | {u['perplexity']:.2f} "
+                  f"| {g['perplexity']:.2f} | {t.get('speedup', 0):.2f} |")
+    for name in MODELS:
+        for p in load(name + ".shrink.ppl")["frontier"]:
+            print(f"{name} {p['asked']}: {100 * p['fraction']:.1f} % kept, perplexity {p['perplexity']:.2f}")
+    print("\n| | left out | perplexity | bytes read | speed-up |\n|---|---:|---:|---:|---:|")
+    for percent in (1, 5, 10):
+        point = load(f"tokens.sparse{percent}")["ppl"][0]
+        inputs = load(f"tokens.inputs{percent}")["inputs"][0]
+        speed = {k: load(f"{k}{percent}.speed")["speedup"] if os.path.exists(path(f"{k}{percent}.speed.json")) else 0
+                 for k in ("sparse", "inputs")}
+        print(f"| values, PPL-{percent} % | {100 * point['sparsity']:.1f} % | {point['perplexity']:.2f} "
+              f"| {100 * point['token_bytes']:.1f} % | {speed['sparse']:.2f} |")
+        print(f"| keys' inputs, PPL-{percent} % | {100 * inputs['left_out']:.1f} % | {inputs['perplexity']:.2f} "
+              f"| | {speed['inputs']:.2f} |")
+    print("\n| blocks of | part read | error, by mean key | best blocks | best tokens |\n|---:|---:|---:|---:|---:|")
+    for row in load("keys"):
+        print(f"| {row['block']} | {row['part']:.3f} | {row['by_mean_key']:.3f} | {row['best_blocks']:.3f} "
+              f"| {row['best_tokens']:.3f} |")
+
+
+def main():
+    os.makedirs(OUT, exist_ok=True)
+    parts = dict(train=train, shrink=shrink, sparsity=sparsity, keys=keys, speed=speed, table=table)
+    for part in sys.argv[4:] or parts:
+        parts[part]()
+
+
+if __name__ == "__main__":
+    main()
