@@ -1,37 +1,19 @@
 #include "levers/grow.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cmath>
 #include <cstring>
 #include <deque>
 
 #include "base/threads.h"
+#include "model/neuron_sites.h"
 
 namespace sparsam {
 
 namespace {
 
-constexpr size_t kinds = 5;
-constexpr std::array<const char*, kinds> kind_names{"q", "k", "v", "o", "mlp"};
-
-// The parameter tokens of a layer by kind; null where there are none.
-template <class L>  // Layer or const Layer
-auto tokens_of(L& layer) {
-  using Tokens = std::conditional_t<std::is_const_v<L>, const ParameterTokens, ParameterTokens>;
-  std::array<Tokens*, kinds> tokens{};
-  if (auto* a = std::get_if<SoftmaxAttention>(&layer.mixer)) tokens = {&a->q, &a->k, &a->v, &a->o, nullptr};
-  tokens[4] = std::get_if<ParameterTokens>(&layer.mlp);
-  for (Tokens*& t : tokens)
-    if (t && !t->present()) t = nullptr;
-  return tokens;
-}
-template <class P>  // LayerParams of anything
-auto params_of(P& layer) {
-  auto& a = layer.attention;
-  return std::array{&a.q.tokens, &a.k.tokens, &a.v.tokens, &a.o.tokens, &layer.mlp.tokens};
-}
+constexpr size_t kinds = token_kinds.size();
 
 void require_tokens(const Config& config) {
   if (std::none_of(config.layers.begin(), config.layers.end(), has_parameter_tokens))
@@ -119,66 +101,53 @@ std::vector<float> similar_keys(const Matrix& keys, i64 m, Random random, const 
   return fresh;
 }
 
-std::vector<float> drawn(i64 size, float deviation, Random random) {
-  std::vector<float> values(static_cast<size_t>(size));
-  for (float& value : values) value = deviation * static_cast<float>(random.normal());
-  return values;
-}
-
-struct Storage {
-  std::shared_ptr<const void> original;
-  std::deque<Buffer> made = {};
-
-  MutableMatrix allocate(DType dtype, i64 rows, i64 cols) {
-    return {dtype, rows, cols, made.emplace_back(bytes_for(dtype, rows * cols)).bytes()};
-  }
-};
-
-// The old matrix in the upper left corner, the new numbers beside it row by row.
-Matrix extended(const Matrix& old, i64 rows, i64 cols, std::span<const float> fresh, Storage& storage) {
-  const MutableMatrix result = storage.allocate(old.dtype, rows, cols);
-  const i64 size = size_of(old.dtype);
-  auto next = fresh.begin();
-  for (i64 r = 0; r < rows; ++r) {
-    const i64 kept = r < old.rows ? old.cols : 0;
-    if (kept > 0) std::memcpy(result.bytes.data() + r * cols * size, old.row(r), static_cast<size_t>(kept * size));
-    for (i64 c = kept; c < cols; ++c) result.set(r, c, *next++);
-  }
-  return result;
-}
-
 struct Growing {
   NewTokens how;
   u64 seed;
-  Storage& storage;
+  GrownStorage& storage;
+  Numbers numbers;
 
   // `tokens` has its new number, and the tau of the old.
   void operator()(ParameterTokens& tokens, TokenParams<Matrix>& w, const TokenParams<ParameterSpec>& specs, u64 stream,
                   const std::string& where) const {
     const i64 n = w.keys.rows, m = tokens.tokens - n, in = w.keys.cols, out = w.values.rows;
-    if (is_quantised(w.keys.dtype) || is_quantised(w.values.dtype))
-      fail("{}: its tokens are quantised ({}); expected f32, bf16 or f16: quantise after growing", where,
-           name_of(w.keys.dtype));
+    require_real(w.keys, where), require_real(w.values, where);
+    std::vector<float> keys(static_cast<size_t>(m * in)), values(static_cast<size_t>(out * m));
+    if (numbers == Numbers::weights) {
+      require_possible(tokens, where);
+      const Random of_keys(seed, stream), of_values(seed, stream + 1);
+      if (how == NewTokens::zero_values) keys = similar_keys(w.keys, m, of_keys, where);
+      if (how == NewTokens::published) keys = drawn(m * in, specs.keys.deviation, of_keys);
+      if (how == NewTokens::ramp) keys = drawn(m * in, root_mean_square(w.keys), of_keys);
+      if (how != NewTokens::zero_values) values = drawn(out * m, specs.values.deviation, of_values);
+    }
+    const double growth = static_cast<double>(n + m) / static_cast<double>(n);
+    if (how == NewTokens::zero_values || how == NewTokens::ramp)
+      tokens.tau = static_cast<float>(double{tokens.tau} * std::sqrt(growth));
+    if (how == NewTokens::published) tokens.tau = std::sqrt(static_cast<float>(n + m));
+    tokens.old = n;
+    tokens.mask = how == NewTokens::ramp ? 0 : 1;
+    w.keys = storage.extended(w.keys, n + m, in, keys);
+    w.values = storage.extended(w.values, out, n + m, values);
+  }
+
+  void require_possible(const ParameterTokens& tokens, const std::string& where) const {
+    const std::string theta = enum_name(tokens.theta);
+    if (tokens.mask != 1)
+      fail("{}: the tokens of the growth before are at {:.3g} of their ramp; train the model until it ends", where,
+           tokens.mask);
     if (how != NewTokens::published && tokens.theta == Theta::softmax)
       fail("{}: no new tokens leave a softmax as it is; only the published way can grow it", where);
     if (how == NewTokens::zero_values && tokens.theta != Theta::l2_gelu)
-      fail("{}: random keys change the norm of {}; keys of zeros do not", where, enum_name(tokens.theta));
-    const Random of_keys(seed, stream), of_values(seed, stream + 1);
-    std::vector<float> keys(static_cast<size_t>(m * in)), values(static_cast<size_t>(out * m));
-    if (how == NewTokens::zero_values) keys = similar_keys(w.keys, m, of_keys, where);
-    if (how == NewTokens::published) keys = drawn(m * in, specs.keys.deviation, of_keys);
-    if (how != NewTokens::zero_values) values = drawn(out * m, specs.values.deviation, of_values);
-    const double growth = static_cast<double>(n + m) / static_cast<double>(n);
-    if (how == NewTokens::zero_values) tokens.tau = static_cast<float>(double{tokens.tau} * std::sqrt(growth));
-    if (how == NewTokens::published) tokens.tau = std::sqrt(static_cast<float>(n + m));
-    w.keys = extended(w.keys, n + m, in, keys, storage);
-    w.values = extended(w.values, out, n + m, values, storage);
+      fail("{}: random keys change the norm of {}; keys of zeros do not", where, theta);
+    if (how == NewTokens::ramp && tokens.theta != Theta::l2_gelu)
+      fail("{}: {} has no mask for a ramp; keys of zeros need none", where, theta);
   }
 };
 
 }  // namespace
 
-TokenTargets parse_token_targets(std::string_view list) {
+TokenTargets parse_token_targets(std::string_view list, std::string_view flag) {
   TokenTargets targets;
   const std::array<i64*, kinds> by_kind{&targets.q, &targets.k, &targets.v, &targets.o, &targets.mlp};
   while (true) {
@@ -188,16 +157,16 @@ TokenTargets parse_token_targets(std::string_view list) {
     i64 count = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), count);
     if (digits.empty() || error != std::errc{} || end != digits.data() + digits.size() || count <= 0)
-      fail_usage("--to-tokens: '{}' is not understood, expected KIND:TOKENS, as in attention:144,mlp:576", item);
+      fail_usage("{}: '{}' is not understood, expected KIND:TOKENS, as in attention:144,mlp:576", flag, item);
     bool known = false;
     for (size_t i = 0; i < kinds; ++i) {
-      if (kind != kind_names[i] && !(kind == "attention" && i < 4)) continue;
-      if (*by_kind[i] != 0) fail_usage("--to-tokens: {} is named twice", kind_names[i]);
+      if (kind != token_kinds[i] && !(kind == "attention" && i < 4)) continue;
+      if (*by_kind[i] != 0) fail_usage("{}: {} is named twice", flag, token_kinds[i]);
       known = true, *by_kind[i] = count;
     }
     if (!known)
-      fail_unknown("kind of projection", kind, std::vector<std::string>{"attention", "q", "k", "v", "o", "mlp"},
-                   "--to-tokens", Exit::usage);
+      fail_unknown("kind of projection", kind, std::vector<std::string>{"attention", "q", "k", "v", "o", "mlp"}, flag,
+                   Exit::usage);
     if (comma == std::string_view::npos) return targets;
     list.remove_prefix(comma + 1);
   }
@@ -213,7 +182,7 @@ Config with_tokens(const Config& config, const TokenTargets& targets) {
       if (!tokens[i] || wanted[i] == 0) continue;
       if (wanted[i] < tokens[i]->tokens)
         fail_usage("grow: layer {} has {} tokens in {}, more than the {} that it is to have", l, tokens[i]->tokens,
-                   kind_names[i], wanted[i]);
+                   token_kinds[i], wanted[i]);
       tokens[i]->tokens = wanted[i];
     }
   }
@@ -243,22 +212,22 @@ Config with_parameters(const Config& config, double factor) {
   return result;
 }
 
-Model grow(const Model& model, const Config& to, NewTokens how, u64 seed) {
+Model grow(const Model& model, const Config& to, NewTokens how, u64 seed, Numbers numbers) {
   check(model.config.layers.size() == to.layers.size(), "growing {} layers to {}", model.config.layers.size(),
         to.layers.size());
-  auto storage = std::make_shared<Storage>(Storage{model.storage});
+  auto storage = std::make_shared<GrownStorage>(GrownStorage{model.storage});
   Model result{to, model.weights, storage};
   const auto specs = parameter_specs(to);
-  const Growing extend{how, seed, *storage};
+  const Growing extend{how, seed, *storage, numbers};
   for (size_t l = 0; l < to.layers.size(); ++l) {
     const auto before = tokens_of(model.config.layers[l]);
     const auto after = tokens_of(result.config.layers[l]);
-    const auto weights = params_of(result.weights.layers[l]);
-    const auto spec = params_of(specs.layers[l]);
+    const auto weights = token_params_of(result.weights.layers[l]);
+    const auto spec = token_params_of(specs.layers[l]);
     for (size_t i = 0; i < kinds; ++i) {
       if (!before[i] || !after[i] || after[i]->tokens <= before[i]->tokens) continue;
       extend(*after[i], *weights[i], *spec[i], 2 * (kinds * l + i),
-             fmt::format("grow: layer {}: {}", l, kind_names[i]));
+             fmt::format("grow: layer {}: {}", l, token_kinds[i]));
     }
   }
   return result;

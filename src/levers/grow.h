@@ -1,11 +1,11 @@
 // Growing: parameter tokens are added beside those that a model has (TokenFormer: Wang et al. 2024, arXiv 2410.23168,
-// section 3.3). Depth, width, heads and cache stay as they are.
+// section 3.3). Depth, width, heads and cache stay as they are; levers/{widen,deepen}.h grow those.
 #pragma once
 
 #include <string_view>
 #include <vector>
 
-#include "model/model.h"
+#include "levers/growth.h"
 
 namespace sparsam {
 
@@ -20,6 +20,11 @@ enum class NewTokens : u8 {
   // input the norm grows by the same factor as tau. The function is the same; for l2_gelu alone, and m must be at least
   // the rank of K. At first the new keys have gradients through the norm alone.
   zero_values,
+  // Keys and values are drawn at random under a mask of 0 (ops/token_scores.h), which training moves to 1 (--ramp), and
+  // tau^2 with it to (n + m) / n of what it was (after MSG, Yao et al. 2023, arXiv 2305.02869). The function is the
+  // same
+  // as long as the mask is 0; for l2_gelu alone.
+  ramp,
   // Keys and values are drawn as in a new model, tau^2 = n + m: what the authors' code does. Another function.
   published,
 };
@@ -29,8 +34,9 @@ struct TokenTargets {
   i64 q = 0, k = 0, v = 0, o = 0, mlp = 0;
   bool operator==(const TokenTargets&) const = default;
 };
-// "attention:144,mlp:576", "v:96": attention is q, k, v and o. Error (usage) quoting the part that is wrong.
-TokenTargets parse_token_targets(std::string_view list);
+// "attention:144,mlp:576", "v:96": attention is q, k, v and o. Error (usage) quoting the part that is wrong of what
+// `flag` says.
+TokenTargets parse_token_targets(std::string_view list, std::string_view flag = "--to-tokens");
 
 // The description with as many tokens, tau as it was. Errors (usage): the model has no parameter tokens, or more of a
 // kind than it is to have.
@@ -40,8 +46,9 @@ Config with_tokens(const Config& config, const TokenTargets& targets);
 Config with_parameters(const Config& config, double factor);
 
 // The model with the tokens of `to`, which with_tokens() or with_parameters() made of its description; the same seed
-// gives the same bits. Matrices that do not grow are shared, not copied; others keep their number format. Errors:
-// quantised tokens; a way that Theta or the number of tokens does not allow (above).
-Model grow(const Model& model, const Config& to, NewTokens how, u64 seed);
+// gives the same bits. Matrices that do not grow are shared, not copied; others keep their number format.
+// ParameterTokens::old says how many there were. Errors: quantised tokens; a way that Theta or the number of tokens
+// does not allow (above); a ramp that has not ended.
+Model grow(const Model& model, const Config& to, NewTokens how, u64 seed, Numbers numbers = Numbers::weights);
 
 }  // namespace sparsam

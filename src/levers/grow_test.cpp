@@ -1,11 +1,6 @@
 #include "levers/grow.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include "base/test_support.h"
-#include "infer/test_support.h"
-#include "model/transformer.h"
+#include "levers/growth_test_support.h"
 
 namespace sparsam {
 namespace {
@@ -16,40 +11,6 @@ Architecture tiny(Theta theta = Theta::l2_gelu) {
   Architecture a = preset("tokenformer-nano");
   a.vocab = 300, a.layers = 2, a.dim = 24, a.attention_tokens = 20, a.mlp_tokens = 40, a.theta = theta;
   return a;
-}
-
-const auto ids = random_ids(24, 300, 3);
-
-std::vector<float> logits_of(const Model& model) {
-  const auto backend = make_backend("cpu");
-  const Transformer transformer(model, *backend, Compute::f32, static_cast<i64>(ids.size()));
-  Arena arena;
-  const auto hidden = transformer.forward({{ids.data(), {static_cast<i64>(ids.size())}}}, arena);
-  const auto logits = transformer.logits(hidden, arena);
-  return {logits.begin(), logits.end()};
-}
-
-// max |a - b| / max |a|
-double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, largest = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference = std::max(difference, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
-    largest = std::max(largest, std::abs(static_cast<double>(a[i])));
-  }
-  return difference / largest;
-}
-
-// What training might have done: every number of the model moves, those of new tokens too.
-TinyModel trained(const Model& model, u64 seed) {
-  auto flat = std::make_shared<FlatParams>(parameter_specs(model.config));
-  Random random(seed);
-  for_each_parameter(
-      parameter_specs(model.config),
-      [&](const std::string&, const ParameterSpec&, const Matrix& from, const Out<float, 2>& to) {
-        for (i64 i = 0; i < to.size(); ++i) to.data()[i] = from.at(0, i) + 0.05f * static_cast<float>(random.normal());
-      },
-      model.weights, flat->views);
-  return {flat, model_of(model.config, flat)};
 }
 
 struct Way {
@@ -95,6 +56,39 @@ TEST(Grow, ThePublishedWayDoesNot) {
   EXPECT_GT(relative_difference(logits_of(model), logits_of(rescaled)), 0.02);
 }
 
+// With a mask of 0 random tokens are not there; on its way to 1 tau^2 grows with the sum of its squares.
+TEST(Grow, ARampBeginsWithTheSameFunction) {
+  const Model model = trained(tiny_model(tiny()).model, 4).model;
+  const Config to = with_tokens(model.config, {.q = 50, .k = 40, .v = 40, .o = 40, .mlp = 80});
+  Model grown = grow(model, to, NewTokens::ramp, 5);
+  EXPECT_LT(relative_difference(logits_of(model), logits_of(grown)), 1e-6);
+  auto& q = std::get<SoftmaxAttention>(grown.config.layers[0].mixer).q;
+  EXPECT_EQ(q.old, 20);
+  EXPECT_FLOAT_EQ(q.effective_tau(), std::sqrt(20.f));
+  q.mask = 0.5f;
+  EXPECT_FLOAT_EQ(q.effective_tau(), std::sqrt(20.f + 30.f / 4));
+  EXPECT_GT(relative_difference(logits_of(model), logits_of(grown)), 1e-3);
+  q.mask = 1;
+  EXPECT_FLOAT_EQ(q.effective_tau(), std::sqrt(50.f));
+  EXPECT_EQ(config_from_json(to_json(grown.config), "config.json"), grown.config);
+  const Config further = with_tokens(grown.config, {.mlp = 100});
+  EXPECT_THAT([&] { grow(grown, further, NewTokens::zero_keys, 1); },
+              testing::ThrowsMessage<Error>(HasSubstr("layer 0: mlp: the tokens of the growth before are at 0 of")));
+}
+
+TEST(Grow, MomentsOfNewTokensAreZero) {
+  const Model model = trained(tiny_model(tiny()).model, 4).model;
+  const Config to = with_tokens(model.config, {.v = 60});
+  const Model moments = grow(model, to, NewTokens::zero_values, 1, Numbers::first_moments);
+  const auto &before = model.weights.layers[1].attention.v.tokens,
+             &after = moments.weights.layers[1].attention.v.tokens;
+  for (i64 p = 0; p < 60; ++p)
+    for (i64 c = 0; c < 24; ++c) {
+      EXPECT_EQ(after.keys.at(p, c), p < 20 ? before.keys.at(p, c) : 0);
+      EXPECT_EQ(after.values.at(c, p), p < 20 ? before.values.at(c, p) : 0);
+    }
+}
+
 TEST(Grow, TauAndOldTokens) {
   const TinyModel small = tiny_model(tiny());
   const Config to = with_tokens(small.model.config, {.v = 60});
@@ -132,6 +126,7 @@ TEST(Grow, NewTokensLearn) {
     const TinyModel small = tiny_model(tiny());
     const Model grown = grow(small.model, with_tokens(small.model.config, {.k = 50}), how, 1);
     const auto backend = make_backend("cpu");
+    const auto ids = growth_ids();
     const i64 T = static_cast<i64>(ids.size());
     const Transformer transformer(grown, *backend, Compute::f32, T);
     const FlatParams gradients(parameter_specs(grown.config));
