@@ -107,8 +107,12 @@ def shapes(cfg):
                 if taps:
                     yield at + f"self_attn.{name}_conv", (out * taps,)
             yield from linear(at + "self_attn.o_proj", C, o, lse["out_bias"])
+            features = lse.get("feature_dim") or lse["head_dim"]
             if lse["decay"]:
-                yield from linear(at + "self_attn.decay_proj", k, C, True)
+                yield from linear(at + "self_attn.decay_proj", lse["kv_heads"] * features, C, True)
+            if lse.get("feature_dim"):
+                yield at + "self_attn.q_map", (q * features,)
+                yield at + "self_attn.k_map", (k * features,)
             if lse["head_scale"]:
                 yield at + "self_attn.q_scale", (lse["heads"],)
                 yield at + "self_attn.k_scale", (lse["kv_heads"],)
@@ -119,6 +123,8 @@ def shapes(cfg):
             yield from norm(at + "input_layernorm")
             for name, out in (("q", q), ("k", k), ("v", k)):
                 yield from linear(at + f"self_attn.{name}_proj", out, C, a["qkv_bias"])
+                if a.get("convolution"):
+                    yield at + f"self_attn.{name}_conv", (out * a["convolution"],)
             yield from linear(at + "self_attn.o_proj", C, q, a["out_bias"])
             if a["qk_norm"]:
                 yield at + "self_attn.q_norm.weight", (a["head_dim"],)
@@ -130,7 +136,9 @@ def shapes(cfg):
             yield from linear(at + "mlp.up_proj", m["hidden"], C, m["bias"])
             yield from linear(at + "mlp.down_proj", C, m["hidden"], m["bias"])
     yield from norm("model.norm")
-    if not cfg["tie_word_embeddings"]:
+    if "classifier" in d:
+        yield "score.weight", (len(cfg["id2label"]), C)
+    elif not cfg["tie_word_embeddings"]:
         yield "lm_head.weight", (V, C)
 
 
@@ -194,11 +202,25 @@ class TorchModel(torch.nn.Module):
             turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
         return torch.cat([turned, rest], -1)
 
+    def seen(self, x):
+        """Which tokens (second) a token (first) sees, (1 or B, 1, T, T): padding is seen by none."""
+        T = x.shape[1]
+        every = torch.ones(1, 1, T, T, dtype=torch.bool)
+        if self.d.get("causal", True):
+            every = every.tril()
+        return every if self.lengths is None else every & (torch.arange(T) < self.lengths[:, None])[:, None, None]
+
+    def projected(self, at, a, name, heads, x):
+        y = self.linear(at + f"self_attn.{name}_proj", x)
+        if taps := a.get("convolution", 0):
+            weight = self.get(at + f"self_attn.{name}_conv").view(-1, 1, taps)
+            y = y + F.conv1d(F.pad(y.transpose(1, 2), (taps - 1, 0)), weight, groups=y.shape[-1]).transpose(1, 2)
+        return y.view(*x.shape[:2], heads, -1)
+
     def attention(self, at, a, x):
         B, T, _ = x.shape
-        q = self.linear(at + "self_attn.q_proj", x).view(B, T, a["heads"], a["head_dim"])
-        k = self.linear(at + "self_attn.k_proj", x).view(B, T, a["kv_heads"], a["head_dim"])
-        v = self.linear(at + "self_attn.v_proj", x).view(B, T, a["kv_heads"], a["head_dim"])
+        q = self.projected(at, a, "q", a["heads"], x)
+        k, v = self.projected(at, a, "k", a["kv_heads"], x), self.projected(at, a, "v", a["kv_heads"], x)
         if a["qk_norm"]:
             eps = self.d["norm"]["eps"]
             q = self.rms(q, self.get(at + "self_attn.q_norm.weight"), eps)
@@ -209,46 +231,49 @@ class TorchModel(torch.nn.Module):
         k, v = k.repeat_interleave(repeat, 2), v.repeat_interleave(repeat, 2)
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))
         scores = q @ k.transpose(-1, -2) / math.sqrt(a["head_dim"])
-        mask = torch.ones(T, T, dtype=torch.bool).tril()
-        p = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+        p = scores.masked_fill(~self.seen(x), float("-inf")).softmax(-1)
         return self.linear(at + "self_attn.o_proj", (p @ v).transpose(1, 2).reshape(B, T, -1))
 
     def log_sum_exp(self, at, a, x):
         """Equation 3 of arXiv 2404.05843 with its sums over channels and tokens written out, in log space."""
         B, T, _ = x.shape
-        H, G, E, D = a["heads"], a["kv_heads"], a["head_dim"], a.get("value_dim") or a["head_dim"]
+        H, G, E = a["heads"], a["kv_heads"], a["head_dim"]
+        q, k, v = self.projected(at, a, "q", H, x), self.projected(at, a, "k", G, x), self.projected(at, a, "v", G, x)
         at += "self_attn."
-
-        def projected(name):
-            y = self.linear(at + name + "_proj", x)
-            if taps := a.get("convolution", 0):
-                weight = self.get(at + name + "_conv").view(-1, 1, taps)
-                y = y + F.conv1d(F.pad(y.transpose(1, 2), (taps - 1, 0)), weight, groups=y.shape[-1]).transpose(1, 2)
-            return y
-
-        q, k, v = projected("q").view(B, T, H, E), projected("k").view(B, T, G, E), projected("v").view(B, T, G, D)
         lower = torch.ones(T, T, dtype=torch.bool).tril()
+        window, shared = a.get("window", 0), a.get("shared_window", False)
+        near = lower & ~torch.ones(T, T, dtype=torch.bool).tril(-window)
+        turn = self.rope if self.d["positions"] == "rotary" else lambda t: t
         own_q, own_k = q, k
+        if features := a.get("feature_dim", 0):
+            mapped = lambda t, name: torch.einsum("bthe,hfe->bthf", turn(t), self.get(at + name).view(-1, features, E))
+            own_q, own_k = mapped(q, "q_map"), mapped(k, "k_map")
         if a["head_scale"]:
-            own_q, own_k = q * self.get(at + "q_scale")[:, None], k * self.get(at + "k_scale")[:, None]
+            own_q, own_k = own_q * self.get(at + "q_scale")[:, None], own_k * self.get(at + "k_scale")[:, None]
         if cap := a.get("key_cap", 0):
             own_k = cap * torch.tanh(own_k / cap)
         decay = torch.zeros_like(own_k)
         if a["decay"]:
-            decay = F.logsigmoid(self.linear(at + "decay_proj", x)).view(B, T, G, E) / 16
+            decay = F.logsigmoid(self.linear(at + "decay_proj", x)).view_as(own_k) / 16
         total = decay.cumsum(1)
         over = lambda t: t.repeat_interleave(H // G, 2).transpose(1, 2)  # (B, H, T, .)
-        queries, keys, values = (own_q.transpose(1, 2) + over(total)), over(own_k - total), over(v)
-        weights = (queries[:, :, :, None] + keys[:, :, None]).logsumexp(-1).masked_fill(~lower, float("-inf"))
+        # A token that the state takes in `window` positions late has decayed as far as the tokens before it that are in.
+        late = F.pad(total, (0, 0, 0, 0, window, 0))[:, : total.shape[1]] if shared else total
+        queries, keys, values = (own_q.transpose(1, 2) + over(late)), over(own_k - total), over(v)
+        weights = (queries[:, :, :, None] + keys[:, :, None]).logsumexp(-1)
+        if window:
+            scores = turn(q).transpose(1, 2) @ over(turn(k)).transpose(-1, -2) / math.sqrt(E)
+        if shared:  # equation 7 of arXiv 2410.10254, the factor of the state's weights in place of the window's
+            joint = torch.where(near, scores, weights + self.get(at + "state_logit")[:, None, None])
+            y = joint.masked_fill(~lower, float("-inf")).softmax(-1) @ values
+            return self.linear(at + "o_proj", y.transpose(1, 2).reshape(B, T, -1))
+        weights = weights.masked_fill(~self.seen(x), float("-inf"))
         weights = weights - weights.logsumexp(-1, keepdim=True)  # (B, H, T, T), logarithms
         if a["log_values"]:
             y = (weights[..., None] + values[:, :, None]).logsumexp(3)
         else:
             y = weights.exp() @ values
-        if window := a.get("window", 0):
-            turn = self.rope if self.d["positions"] == "rotary" else lambda t: t
-            scores = turn(q).transpose(1, 2) @ over(turn(k)).transpose(-1, -2) / math.sqrt(E)
-            near = lower & ~torch.ones(T, T, dtype=torch.bool).tril(-window)
+        if window:
             exact = scores.masked_fill(~near, float("-inf")).softmax(-1) @ values
             share = self.get(at + "state_logit").sigmoid()[:, None, None]
             y = share * y + (1 - share) * exact
@@ -260,7 +285,8 @@ class TorchModel(torch.nn.Module):
         h = f(self.linear(at + "mlp.gate_proj", x)) * up if m["gated"] else f(up)
         return self.linear(at + "mlp.down_proj", h)
 
-    def forward(self, tokens):  # (B, T) -> logits (B, T, V)
+    def forward(self, tokens, lengths=None):  # (B, T), of which `lengths` (B) are real -> logits (B, T, V) or (B, classes)
+        self.lengths = lengths
         x = F.embedding(tokens, self.get("model.embed_tokens.weight"))
         if self.d["positions"] == "learned":
             x = x + self.get("model.embed_positions.weight")[: tokens.shape[1]]
@@ -274,6 +300,10 @@ class TorchModel(torch.nn.Module):
                 source = block if self.d["residual"] == "parallel" else x
                 x = x + self.mlp(at, layer["mlp"], self.norm(at + "post_attention_layernorm", source))
         x = self.norm("model.norm", x)
+        if "classifier" in self.d:
+            real = torch.ones(x.shape[:2]) if lengths is None else torch.arange(x.shape[1]) < lengths[:, None]
+            real = real.to(x.dtype)[:, :, None]
+            return self.head((x * real).sum(1) / real.sum(1), self.get("score.weight"))
         head = self.get("lm_head.weight")
         return self.head(x, self.get("model.embed_tokens.weight") if head is None else head)
 

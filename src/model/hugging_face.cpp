@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 
 #include "model/hugging_face_fields.h"
 
@@ -38,6 +39,25 @@ void refuse_unsupported(ConfigFile& file) {
     if (file.json.contains(name)) file.only(name, false);
 }
 
+// {"0": "negative", "1": "positive"}: the labels of a classifier, in order. Empty where there are none.
+std::vector<std::string> read_labels(ConfigFile& file) {
+  const Json* names = file.fields.find("id2label");
+  if (!names || names->is_null()) return {};
+  const std::string where = file.where() + ": id2label";
+  if (!names->is_object()) fail("{}: expected an object of labels", where);
+  std::map<std::string, std::string, std::less<>> by_key;
+  for (const auto& [key, label] : names->items())
+    if (label.is_string()) by_key.emplace(key, label.get<std::string>());
+  std::vector<std::string> labels;
+  for (size_t i = 0; i < names->size(); ++i) {
+    const auto label = by_key.find(std::to_string(i));
+    if (label == by_key.end())
+      fail("{}: expected the labels 0 to {} as strings; {} is not one", where, names->size() - 1, i);
+    labels.push_back(label->second);
+  }
+  return labels;
+}
+
 HuggingFaceModel read_own(ConfigFile& file) {
   HuggingFaceModel model;
   Config& config = model.config;
@@ -48,6 +68,7 @@ HuggingFaceModel read_own(ConfigFile& file) {
   file.fields.ignore("num_hidden_layers");
   const Json* description = file.fields.find("sparsam");
   if (!description) fail("{}: the field 'sparsam' is missing", file.where());
+  config.labels = read_labels(file);
   read_description(*description, file.where() + ": sparsam", config);
   model.sources = llama_sources(config);
   return model;

@@ -17,7 +17,7 @@ struct Model {
   Params<Matrix> weights;               // vectors (norms, biases) are always f32
   std::shared_ptr<const void> storage;  // keeps the bytes of the weights alive
 
-  Matrix head() const { return config.tied ? weights.token_embedding : weights.head; }
+  Matrix head() const { return head_of(config, weights); }
 };
 
 // One flat f32 buffer that holds every parameter of a description once: weights being trained, gradients, moments.

@@ -215,6 +215,21 @@ TEST(Gradients, GatedProduct) {
     }
 }
 
+TEST(Gradients, SequenceMean) {
+  for (bool padded : {false, true}) {
+    Operands a(41);
+    const i64 sequences = 3, time = 5, channels = 4;
+    std::vector<i32> lengths{5, 1, 3};
+    const auto real = padded ? In<i32, 1>(lengths.data(), {sequences}) : In<i32, 1>{};
+    check_gradients(generic::SequenceMean<double>{.y = a.normal<double>(sequences, channels),
+                                                  .x = a.normal<double>(sequences, time, channels),
+                                                  .lengths = real},
+                    generic::SequenceMeanBackward<double>{.dx = a.normal<double>(sequences, time, channels),
+                                                          .dy = a.normal<double>(sequences, channels),
+                                                          .lengths = real});
+  }
+}
+
 TEST(Gradients, L1Norm) {
   for (const auto& [rows, neurons] : shapes) {
     Operands a(10);

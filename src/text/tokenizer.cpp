@@ -9,10 +9,13 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "base/threads.h"
+#include "formats/json.h"
 #include "text/tokenizer_data.h"
 
 namespace sparsam {
 namespace {
+
+constexpr std::string_view new_mask_token = "<mask>";
 
 u64 hash_piece(std::string_view piece) {
   u64 hash = piece.size();
@@ -105,6 +108,26 @@ const std::vector<i32>& Tokenizer::suffix() const { return data_->suffix; }
 std::optional<i32> Tokenizer::end_of_text() const { return data_->end_of_text; }
 std::optional<i32> Tokenizer::beginning_of_text() const {
   return data_->prefix.empty() ? std::nullopt : std::optional(data_->prefix.back());
+}
+
+std::optional<i32> Tokenizer::mask_token() const {
+  for (const AddedToken& token : data_->added.all())
+    if (token.content == new_mask_token || token.content == "[MASK]") return token.id;
+  return std::nullopt;
+}
+
+Tokenizer Tokenizer::with_mask_token() const {
+  if (mask_token()) return *this;
+  Json json = parse_json(to_json(), data_->where);
+  if (!json.contains("added_tokens") || !json["added_tokens"].is_array()) json["added_tokens"] = Json::array();
+  json["added_tokens"].push_back({{"id", vocab_size()},
+                                  {"content", std::string(new_mask_token)},
+                                  {"single_word", false},
+                                  {"lstrip", false},
+                                  {"rstrip", false},
+                                  {"normalized", false},
+                                  {"special", true}});
+  return from_json(format_json(json, data_->where), data_->where);
 }
 
 std::vector<i32> Tokenizer::encode(std::string_view text, SpecialTokens special) const {

@@ -55,6 +55,9 @@ class Tokenizer {
   const std::vector<i32>& suffix() const;
   std::optional<i32> end_of_text() const;        // <|endoftext|> or its like: ends each document
   std::optional<i32> beginning_of_text() const;  // where prefix() holds one
+  std::optional<i32> mask_token() const;         // <mask> or [MASK]: stands for a token that is to be predicted
+  // The same with the special token <mask>, whose id is vocab_size(); this where there is a mask token.
+  Tokenizer with_mask_token() const;
 
   // The same ids as encode(), on all threads where the pre-tokenizer is GPT-2's (others: one thread).
   friend std::vector<i32> encode_parallel(const Tokenizer& tokenizer, std::string_view text);
