@@ -7,53 +7,25 @@
 
 #include "base/interrupt.h"
 #include "base/progress.h"
-#include "cli/common.h"
-#include "train/fields.h"
+#include "cli/field_flags.h"
 #include "train/run.h"
 
 namespace sparsam {
 
 namespace {
 
-template <class T>
-CLI::Option* add_field(CLI::App& app, const std::string& name, const std::string& help, T& value) {
-  const std::string flag = "--" + name;
-  if constexpr (std::is_same_v<T, bool>) {
-    return app.add_flag(fmt::format("{},!--no-{}", flag, name), value, help);
-  } else if constexpr (std::is_enum_v<T>) {
-    const auto set = [flag, &value](const std::string& text) { value = value_from_name<T>(text, flag, Exit::usage); };
-    return app.add_option_function<std::string>(flag, set, help)
-        ->type_name(fmt::format("{}", fmt::join(names_of_enum<T>(), "|")));
-  } else {
-    return app.add_option(flag, value, help);
-  }
-}
-
-// Adds a flag for every field of S. The result copies the fields that were given on the command line to another S.
-template <class S>
-std::function<void(S&)> add_fields(CLI::App& app, const char* group) {
-  const auto given = std::make_shared<S>();
-  const auto options = std::make_shared<std::vector<CLI::Option*>>();
-  S::fields(
-      [&](const char* name, const char* help, auto& value) {
-        const bool common = std::string_view(name) == "seed";  // every verb has that flag
-        options->push_back(common ? app.get_option("--seed") : add_field(app, name, help, value)->group(group));
-      },
-      *given);
-  return [given, options](S& target) {
-    size_t i = 0;
-    S::fields(
-        [&](const char*, const char*, const auto& from, auto& to) {
-          if ((*options)[i++]->count() > 0) to = from;
-        },
-        *given, target);
-  };
-}
-
 std::string activity_text(const std::vector<LayerActivity>& layers) {
   if (layers.empty()) return "no MLP";
   return fmt::format("{:.1f} % active, {:.1f} % dead", 100 * mean_over(layers, &LayerActivity::activation_ratio),
                      100 * mean_over(layers, &LayerActivity::dead_neurons));
+}
+
+std::string quality_text(const Evaluation& e) {
+  std::string quality = fmt::format("perplexity {:.2f}", e.perplexity());
+  if (e.bytes > 0) quality += fmt::format(", {:.4f} bits per byte", e.bits_per_byte());
+  if (e.confusion)
+    quality = fmt::format("accuracy {:.2f} %, macro F1 {:.4f}", 100 * e.confusion->accuracy(), e.confusion->macro_f1());
+  return fmt::format("loss {:.4f}, {}; {}", e.loss, quality, activity_text(e.activity));
 }
 
 // What is reported while the run goes.
@@ -68,8 +40,7 @@ class Reporter {
     e.on_start = [this](const RunInfo& info) { start(info); };
     e.on_step = [this](const StepMetrics& metrics) { step(metrics); };
     e.on_evaluation = [this](i64 step, const Evaluation& evaluation) {
-      line("step {}: held-out loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte; {}", step, evaluation.loss,
-           evaluation.perplexity(), evaluation.bits_per_byte(), activity_text(evaluation.activity));
+      line("step {}: held-out {}", step, quality_text(evaluation));
     };
     e.on_checkpoint = [this](const fs::path& path) { line("saved {}", path.string()); };
     e.stop = [] { return interrupted(); };
@@ -122,9 +93,7 @@ void print_result(const RunResult& r, const fs::path& out) {
   fmt::print("training loss     {:.4f}\n", r.loss);
   if (r.initial_loss != 0)
     fmt::print("held-out at first loss {:.4f}, perplexity {:.2f}\n", r.initial_loss, std::exp(r.initial_loss));
-  if (r.evaluation)
-    fmt::print("held-out          loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte; {}\n", r.evaluation->loss,
-               r.evaluation->perplexity(), r.evaluation->bits_per_byte(), activity_text(r.evaluation->activity));
+  if (r.evaluation) fmt::print("held-out          {}\n", quality_text(*r.evaluation));
   if (r.tokens_per_second > 0)
     fmt::print("speed             {} tokens/s, {:.1f} % of the matrix-product peak\n",
                format_count(r.tokens_per_second), 100 * r.fraction_of_peak);
@@ -191,8 +160,9 @@ RunOptions options_of(const TrainFlags& flags, const Common& common) {
   RunOptions options =
       sources.from.empty() ? RunOptions::of_preset(sources.preset) : RunOptions::of_model(sources.from);
   flags.apply(options, common);
-  if (options.recipe.tokens == 0 && options.recipe.steps == 0 && options.recipe.minutes == 0)
-    fail_usage("train: give --tokens, --steps or --minutes: how long to train");
+  if (options.recipe.tokens == 0 && options.recipe.steps == 0 && options.recipe.epochs == 0 &&
+      options.recipe.minutes == 0)
+    fail_usage("train: give --tokens, --steps, --epochs or --minutes: how long to train");
   Architecture unchanged = RunOptions().architecture, shape = unchanged;
   flags.architecture(shape);
   if (!sources.from.empty()) {
