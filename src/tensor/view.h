@@ -108,8 +108,11 @@ std::string to_string(const std::array<i64, Rank>& shape) {
 template <class T, int Rank>
 void check_shape(const View<T, Rank>& view, std::type_identity_t<Shape<Rank>> expected, const char* what,
                  Place where = Place::here()) {
-  check(!view.empty() || count(expected) == 0, {"{} is empty, expected {}", where}, what, to_string(expected));
-  check(view.shape() == expected, {"{} is {}, expected {}", where}, what, to_string(view.shape()), to_string(expected));
+  const bool there = !view.empty() || count(expected) == 0;
+  if (there && view.shape() == expected) [[likely]]
+    return;  // before any text is made: every operation comes here
+  check(there, {"{} is empty, expected {}", where}, what, to_string(expected));
+  check(false, {"{} is {}, expected {}", where}, what, to_string(view.shape()), to_string(expected));
 }
 // The same for an optional operand.
 template <class T, int Rank>
