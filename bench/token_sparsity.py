@@ -137,9 +137,10 @@ def keys():
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5)
 
     w, config = weights(path("tokens")), json.load(open(path("tokens", "config.json")))
-    ids = np.array(json.loads(subprocess.run(
-        [SPARSAM, "tokenize", path("tokens"), beginning("test", 100_000), "--json"], stdout=subprocess.PIPE,
-        check=True).stdout)["ids"][:1024]).reshape(8, 128)
+    with open(beginning("test", 100_000)) as file:
+        output = subprocess.run([SPARSAM, "tokenize", path("tokens"), "--json", "--no-special"], stdin=file,
+                                stdout=subprocess.PIPE, check=True).stdout
+    ids = np.array(json.loads(output)["ids"][:1024]).reshape(8, 128)
     layers = config["sparsam"]["layers"]
     heads = layers[0]["attention"]["heads"]
     turned = config["sparsam"]["rotary"]["channels"]
@@ -175,6 +176,12 @@ def keys():
         x = x + pattention(f"{at}self_attn.o_proj", layer["attention"]["o"]["tau"], mixed)
         x = x + pattention(f"{at}mlp", layer["mlp"]["tau"], norm(x))
 
+    logits = norm(x) * w["model.norm.weight"] + w["model.norm.bias"]
+    logits = (logits @ w["model.embed_tokens.weight"].T)[:, :-1]
+    losses = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1) \
+        - np.take_along_axis(logits, ids[:, 1:, None], 2)[..., 0]
+    print(f"perplexity of the {losses.size} predictions {np.exp(losses.mean()):.2f}", file=sys.stderr)
+
     def blocks_of(K, size, rng):
         """Balanced k-means of the keys' directions: each centre takes its `size` best in turn."""
         unit = K / np.linalg.norm(K, axis=1, keepdims=True)
@@ -191,15 +198,17 @@ def keys():
             centres = np.stack([unit[block == c].mean(0) for c in range(count)])
         return block, np.stack([K[block == c].mean(0) for c in range(count)])
 
-    rng, rows = np.random.default_rng(1), []
+    rows = []
     for size in (16, 64):
         for part in (0.125, 0.25, 0.5):
+            if part * min(len(K) for *_, K, _ in inputs) < size:
+                continue  # not one block of the smallest
             errors, oracle, perfect = [], [], []
             for name, tau, x, K, V in inputs:
-                s, o = scores(tau, x, K), None
+                s = scores(tau, x, K)
                 o = s @ V
                 block, mean = blocks_of(K, size, np.random.default_rng(1))
-                chosen = max(1, round(part * len(mean)))
+                chosen = round(part * len(mean))
                 lengths = np.abs(s) * np.linalg.norm(V, axis=1)
 
                 def error(keep):

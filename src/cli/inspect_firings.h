@@ -9,7 +9,7 @@ struct FiringFlags {
   std::string file, text;             // one of them: what is read
   std::vector<std::string> followed;  // "3.mlp.17"
   std::string at;                     // "3.mlp": its strongest at each position
-  i64 top = 5, contexts = 10, most = 4096;
+  i64 top = 5, contexts = 10, most = 1024;
   bool wanted() const { return !file.empty() || !text.empty(); }
 };
 void add_firing_flags(CLI::App* verb, FiringFlags& flags);

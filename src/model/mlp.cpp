@@ -12,19 +12,6 @@ Out<float, 2> activated(const Execution& e, In<float, 2> x, const auto& mlp) {
   return y;
 }
 
-// Sets to zero, in place, the h of neurons that do not pass; `s` is what Measure::gate looks at.
-void truncate(const Execution& e, const SparseLayer& sparse, Out<float, 2> h, In<float, 2> s) {
-  const Truncation& t = sparse.truncation;
-  const bool by_output = t.measure == Truncation::Measure::output;
-  e.backend.run(Truncate{.y = h,
-                         .active = e.arena.allocate<float>(h.shape(0)),
-                         .h = h,
-                         .s = by_output ? In<float, 2>(h) : s,
-                         .w = by_output ? sparse.norms : In<float, 1>{},
-                         .threshold = t.threshold,
-                         .keep = t.keep});
-}
-
 // The norm of x, of which small inputs are left out.
 Out<float, 2> input_norm(const Execution& e, const NormParams<Matrix>& w, In<float, 2> x, MlpActivations& kept,
                          const SparseLayer* sparse) {
@@ -34,8 +21,8 @@ Out<float, 2> input_norm(const Execution& e, const NormParams<Matrix>& w, In<flo
 }
 
 Out<float, 2> project(const Execution& e, const LinearParams<Matrix>& w, In<float, 2> x, const SparseLayer* sparse,
-                      Matrix SparseLayer::*transposed) {
-  return sparse ? sparse_forward(e, w, sparse->*transposed, x) : linear_forward(e, w, x);
+                      InputMajor SparseLayer::*by_input) {
+  return sparse ? sparse_forward(e, w, sparse->*by_input, x) : linear_forward(e, w, x);
 }
 
 Out<float, 2> down_forward(const Execution& e, const LinearParams<Matrix>& down, Out<float, 2> h,
@@ -46,7 +33,12 @@ Out<float, 2> down_forward(const Execution& e, const LinearParams<Matrix>& down,
 
 // in the loss: l1 sum_n mean_i |h_ni|
 void l1_backward(const Execution& e, float l1, In<float, 2> h, Out<float, 2> dh) {
-  if (l1 != 0) e.backend.run(L1NormBackward{.dh = dh, .h = h, .scale = l1 / static_cast<float>(h.shape(1))});
+  if (l1 == 0) return;
+  for_each_run(e.sequences, e.length, e.lengths, [&](const SequenceRun& run) {
+    const i64 rows = run.sequences * run.length;
+    e.backend.run(L1NormBackward{
+        .dh = run.rows(dh), .h = h.slice(run.first, rows), .scale = l1 / static_cast<float>(h.shape(1))});
+  });
 }
 
 }  // namespace
@@ -55,7 +47,8 @@ Out<float, 2> mlp_forward(const Execution& e, const Mlp& mlp, const MlpParams<Ma
                           MlpActivations& kept, const SparseLayer* sparse) {
   kept.up = project(e, w.up, input_norm(e, w.norm, x, kept, sparse), sparse, &SparseLayer::up);
   kept.h = activated(e, kept.up, mlp);
-  if (sparse && sparse->truncation.active()) truncate(e, *sparse, kept.h, kept.h);
+  if (sparse && sparse->truncation.active())
+    leave_out_weak(e.backend, e.arena, sparse->truncation, sparse->norms, kept.h, kept.h);
   const auto branch = down_forward(e, w.down, kept.h, sparse);
   scale_branch(e, branch);
   return branch;
@@ -88,7 +81,7 @@ Out<float, 2> mlp_forward(const Execution& e, const GatedMlp& mlp, const MlpPara
   Out<float, 2> s;
   if (by_gate || skip) s = activated(e, kept.gate, mlp);
   if (skip) {
-    if (by_gate) truncate(e, *sparse, s, s);
+    if (by_gate) leave_out_weak(e.backend, e.arena, sparse->truncation, sparse->norms, s, s);
     kept.up = e.arena.allocate<float>(x.shape(0), mlp.hidden);
     e.backend.run(SelectedMatmul{.y = kept.up,
                                  .x = kept.norm.y,
@@ -107,7 +100,7 @@ Out<float, 2> mlp_forward(const Execution& e, const GatedMlp& mlp, const MlpPara
                              .threshold = mlp.threshold,
                              .activate_up = mlp.activate_up});
   // Where the gate left a neuron out before its up projection, that is 0, and so is h.
-  if (truncated && !(by_gate && skip)) truncate(e, *sparse, kept.h, s);
+  if (truncated && !(by_gate && skip)) leave_out_weak(e.backend, e.arena, sparse->truncation, sparse->norms, kept.h, s);
   if (mlp.inner_norm) kept.inner = norm_forward(e, w.inner_norm, kept.h);
   const auto branch = down_forward(e, w.down, mlp.inner_norm ? kept.inner.y : kept.h, sparse);
   scale_branch(e, branch);
@@ -146,9 +139,9 @@ void mlp_backward(const Execution& e, const GatedMlp& mlp, const MlpParams<Matri
 }
 
 Out<float, 2> mlp_forward(const Execution& e, const ParameterTokens& tokens, const MlpParams<Matrix>& w, In<float, 2> x,
-                          MlpActivations& kept, const SparseLayer*) {
-  kept.norm = norm_forward(e, w.norm, x);
-  const auto branch = tokens_forward(e, tokens, w.tokens, kept.norm.y, kept.tokens);
+                          MlpActivations& kept, const SparseLayer* sparse) {
+  const SparseTokens* own = sparse ? &sparse->tokens[static_cast<size_t>(SitePlace::mlp)] : nullptr;
+  const auto branch = tokens_forward(e, tokens, w.tokens, input_norm(e, w.norm, x, kept, sparse), kept.tokens, own);
   scale_branch(e, branch);
   return branch;
 }

@@ -4,20 +4,40 @@ namespace sparsam {
 
 namespace {
 constexpr float eps = 1e-8f;  // against rows of zeros alone: the published code has none
+
+void product(const Execution& e, Out<float, 2> y, In<float, 2> x, const Matrix& w, const InputMajor* by_input) {
+  if (by_input && !by_input->empty() && are_few(x.shape(0)))
+    e.backend.run(SkippingMatmul{.y = y, .x = x, .t = *by_input});
+  else
+    e.backend.run(Matmul{.y = y, .x = x, .w = w, .compute = e.compute});
+}
+
+}  // namespace
+
+void token_scores(Backend& backend, const ParameterTokens& tokens, const TokenActivations& kept, Out<float, 2> s) {
+  backend.run(TokenScores{.s = s,
+                          .norm = kept.norm,
+                          .a = kept.a,
+                          .tau = tokens.effective_tau(),
+                          .eps = eps,
+                          .theta = tokens.theta,
+                          .old = tokens.old,
+                          .mask = tokens.mask});
 }
 
 Out<float, 2> tokens_forward(const Execution& e, const ParameterTokens& tokens, const TokenParams<Matrix>& w,
-                             In<float, 2> x, TokenActivations& kept) {
+                             In<float, 2> x, TokenActivations& kept, const SparseTokens* sparse) {
   const i64 N = x.shape(0);
   const auto y = e.arena.allocate<float>(N, w.values.rows);
   kept.a = e.arena.allocate<float>(N, tokens.tokens);
   kept.norm = e.arena.allocate<float>(N);
   const Arena::Mark mark = e.arena.mark();
   const auto s = e.arena.allocate<float>(N, tokens.tokens);
-  e.backend.run(Matmul{.y = kept.a, .x = x, .w = w.keys, .compute = e.compute});
-  e.backend.run(
-      TokenScores{.s = s, .norm = kept.norm, .a = kept.a, .tau = tokens.tau, .eps = eps, .theta = tokens.theta});
-  e.backend.run(Matmul{.y = y, .x = s, .w = w.values, .compute = e.compute});
+  product(e, kept.a, x, w.keys, sparse ? &sparse->keys : nullptr);
+  token_scores(e.backend, tokens, kept, s);
+  if (sparse && sparse->truncation.active())
+    leave_out_weak(e.backend, e.arena, sparse->truncation, sparse->norms, s, s);
+  product(e, y, s, w.values, sparse ? &sparse->values : nullptr);
   e.arena.release(mark);  // the backward makes s again
   return y;
 }
@@ -38,9 +58,11 @@ void tokens_backward(const Execution& e, const ParameterTokens& tokens, const To
                                     .ds = ds,
                                     .a = kept.a,
                                     .norm = kept.norm,
-                                    .tau = tokens.tau,
+                                    .tau = tokens.effective_tau(),
                                     .eps = eps,
-                                    .theta = tokens.theta});
+                                    .theta = tokens.theta,
+                                    .old = tokens.old,
+                                    .mask = tokens.mask});
   e.backend.run(MatmulBackwardWeight{.dw = dw.values, .dy = dy, .x = s, .compute = e.compute});
   // a = x K^T
   e.backend.run(MatmulBackwardInput{.dx = dx, .dy = da, .w = w.keys, .compute = e.compute});
@@ -49,8 +71,8 @@ void tokens_backward(const Execution& e, const ParameterTokens& tokens, const To
 }
 
 Out<float, 2> projection_forward(const Execution& e, const ParameterTokens& tokens, const ProjectionParams<Matrix>& w,
-                                 In<float, 2> x, TokenActivations& kept) {
-  if (tokens.present()) return tokens_forward(e, tokens, w.tokens, x, kept);
+                                 In<float, 2> x, TokenActivations& kept, const SparseTokens* sparse) {
+  if (tokens.present()) return tokens_forward(e, tokens, w.tokens, x, kept, sparse);
   return linear_forward(e, w, x);
 }
 

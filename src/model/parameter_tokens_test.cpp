@@ -44,6 +44,7 @@ TEST(ParameterTokens, DescriptionsAreReadAsWritten) {
   Config config = make_config(preset("tokenformer-nano"));
   auto& first = std::get<SoftmaxAttention>(config.layers[0].mixer);
   first.k = {}, first.v = {.tokens = 5, .tau = 0.1f, .theta = Theta::softmax};
+  first.q.truncation = {.measure = Truncation::Measure::gate, .threshold = 0.1f, .keep = 3};
   config.layers[1].mlp = Mlp{.hidden = 7};
   config.layers[2].mixer = std::monostate{};
   const Json json = to_json(config);
@@ -66,8 +67,9 @@ TEST(ParameterTokens, WhatCannotBeIsRefused) {
               HasSubstr("tau of the parameter tokens is nan"));
   EXPECT_THAT(refusal([](auto& c, auto&) { c.truncation.assign(4, {.threshold = 1}); }),
               HasSubstr("layer 0 has parameter tokens and no MLP"));
-  EXPECT_THAT(refusal([](auto& c, auto&) { c.inputs.layers.assign(4, {.qkv = 1}); }),
+  EXPECT_THAT(refusal([](auto& c, auto&) { c.inputs.layers.assign(4, {.down = 1}); }),
               HasSubstr("layer 0, which has parameter tokens"));
+  EXPECT_THAT(refusal([](auto&, auto& a) { a.v.truncation.threshold = -1; }), HasSubstr("truncation to 0 neurons above -1"));
   Architecture both = preset("tokenformer-nano");
   both.hidden = 5;
   EXPECT_THAT(error_of([&] { make_config(both); }), HasSubstr("--mlp-tokens"));
