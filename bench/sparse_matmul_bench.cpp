@@ -53,10 +53,12 @@ double seconds(Backend& backend, const Op& op) {
 void compare(Backend& backend, DType dtype, i64 in, i64 out, i64 rows) {
   Arena arena;
   const i64 copies = (i64{500} << 20) / (out * bytes_for(dtype, in)) + 1;
-  std::vector<Matrix> w, t;
+  std::vector<Matrix> w;
+  std::vector<InputMajor> t;
   for (i64 c = 0; c < copies; ++c) {
     w.push_back(random_weight(arena, dtype, out, in, 1));
-    t.push_back(random_weight(arena, dtype, in, out, 2));
+    const auto bytes = arena.allocate<std::byte>(InputMajor::bytes_for(dtype, in, out));
+    t.push_back(input_major(w.back(), bytes.span()));
   }
   const auto x = arena.allocate<float>(rows, in), y = arena.allocate<float>(rows, out),
              s = arena.allocate<float>(rows, out);

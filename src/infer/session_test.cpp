@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <tuple>
 
 #include "base/threads.h"
@@ -150,7 +151,30 @@ TEST(Session, ContinuesStoriesAsRecorded) {
   }
 }
 
-// Skipping what is zero changes the order of sums and nothing else, over a thousand tokens; and it repeats bit for bit.
+// The matrices of the layers in another format, in `memory`.
+void store_as(DType dtype, Model& model, std::deque<std::vector<std::byte>>& memory) {
+  const auto store = [&](Matrix& m) {
+    if (m.empty()) return;
+    auto& bytes = memory.emplace_back(static_cast<size_t>(m.rows * bytes_for(dtype, m.cols)));
+    const MutableMatrix to{dtype, m.rows, m.cols, bytes};
+    std::vector<float> row(static_cast<size_t>(m.cols));
+    for (i64 i = 0; i < m.rows; ++i) {
+      read_row(m, i, row);
+      if (is_quantised(dtype))
+        quantize_row(dtype, row, {}, bytes.data() + i * bytes_for(dtype, m.cols));
+      else
+        for (i64 j = 0; j < m.cols; ++j) to.set(i, j, row[static_cast<size_t>(j)]);
+    }
+    m = to;
+  };
+  for (auto& [attention, mlp] : model.weights.layers)
+    for (auto* linear : {&attention.q, &attention.k, &attention.v, &attention.o}) store(linear->weight);
+  for (auto& [attention, mlp] : model.weights.layers)
+    for (auto* linear : {&mlp.gate, &mlp.up, &mlp.down}) store(linear->weight);
+}
+
+// Skipping what is zero changes the order of sums and nothing else, over a thousand tokens, in each format whose
+// columns are skipped; and it repeats bit for bit.
 TEST(Session, SkippedZerosChangeNothing) {
   const int before = threads();
   set_threads(1);  // the products are too small to share
@@ -161,10 +185,18 @@ TEST(Session, SkippedZerosChangeNothing) {
                                                       {Function::fatrelu, 1.f, false},
                                                       {Function::relu, 0.f, true},
                                                       {Function::relu2, 0.f, false}})
-    for (const bool gated : {true, false}) {
+    for (const auto& [gated, dtype] : std::vector<std::pair<bool, DType>>{{true, DType::f32},
+                                                                          {false, DType::f32},
+                                                                          {true, DType::bf16},
+                                                                          {true, DType::q8_0},
+                                                                          {false, DType::q4_0},
+                                                                          {true, DType::q4_0}}) {
+      if (dtype != DType::f32 && function != Function::relu) continue;
       relu.activation = function, relu.activation_threshold = threshold;
       relu.gated = gated, relu.activate_up = gated && both;
-      const TinyModel tiny = tiny_model(relu);
+      TinyModel tiny = tiny_model(relu);
+      std::deque<std::vector<std::byte>> memory;
+      if (dtype != DType::f32) store_as(dtype, tiny.model, memory);
       const auto backend = make_backend("cpu");
       Session dense(tiny.model, *backend, {.cache = DType::f32, .skip_zeros = false});
       Session sparse(tiny.model, *backend, {.cache = DType::f32}), again(tiny.model, *backend, {.cache = DType::f32});
@@ -175,7 +207,7 @@ TEST(Session, SkippedZerosChangeNothing) {
         const In<float, 1> expected = dense.step(id);
         greatest = std::max(greatest, greatest_difference(found, {expected.begin(), expected.end()}));
       }
-      EXPECT_LT(greatest, f32_tolerance) << name_of(function) << (gated ? ", gated" : "");
+      EXPECT_LT(greatest, f32_tolerance) << name_of(function) << (gated ? ", gated, " : ", ") << name_of(dtype);
       EXPECT_GT(greatest, 0) << "nothing was skipped";
     }
   set_threads(before);
@@ -232,6 +264,41 @@ TEST(Session, SmallInputsAreThoseOfTheMaskedPass) {
         (i < 4 ? at_first : changed) = std::max(i < 4 ? at_first : changed, greatest_difference(found, whole[i]));
       }
       EXPECT_LT(at_first, f32_tolerance) << "the first positions are whole";
+      EXPECT_GT(changed, 1e-3) << "nothing was left out";
+    }
+  set_threads(before);
+}
+
+// Parameter tokens that add little, and small inputs of their keys: as above, for each Theta and both measures.
+TEST(Session, SparseTokensAreThoseOfTheMaskedPass) {
+  const int before = threads();
+  set_threads(1);
+  for (const Theta theta : {Theta::l2_gelu, Theta::gelu_l2, Theta::softmax})
+    for (const auto measure : {Truncation::Measure::output, Truncation::Measure::gate}) {
+      Architecture architecture = tiny_llama_like;
+      architecture.context = 200, architecture.attention_tokens = 40, architecture.mlp_tokens = 96;
+      architecture.hidden = 0, architecture.gated = false, architecture.theta = theta;
+      TinyModel tiny = tiny_model(architecture);
+      const auto ids = random_ids(200, tiny.model.config.vocab, 4);
+      const auto whole = whole_logits(tiny.model, ids);
+      for (const NeuronSite site : neuron_sites(tiny.model.config))
+        if (site.layer != 1)
+          set_truncation(tiny.model.config, site,
+                         {.measure = measure,
+                          .threshold = measure == Truncation::Measure::output ? 0.2f : 0.5f,
+                          .keep = site.place == SitePlace::v ? 11 : 0});
+      tiny.model.config.inputs.layers.assign(3, {.qkv = 0.3f, .o = 0.05f, .up = 0.2f});
+      const auto expected = whole_logits(tiny.model, ids);
+      const auto backend = make_backend("cpu");
+      Session session(tiny.model, *backend, {.cache = DType::f32}), again(tiny.model, *backend, {.cache = DType::f32});
+      EXPECT_GT(session.sparse().bytes(), 0);
+      double changed = 0;
+      for (size_t i = 0; i < ids.size(); ++i) {
+        const In<float, 1> found = session.step(ids[i]), repeated = again.step(ids[i]);
+        ASSERT_TRUE(std::equal(found.begin(), found.end(), repeated.begin()));
+        ASSERT_LT(greatest_difference(found, expected[i]), f32_tolerance) << "step " << i;
+        changed = std::max(changed, greatest_difference(found, whole[i]));
+      }
       EXPECT_GT(changed, 1e-3) << "nothing was left out";
     }
   set_threads(before);

@@ -55,4 +55,10 @@ float selection_crossover(std::span<const Matrix> weights, i64 rows, Backend& ba
   return 1;
 }
 
+float skipping_crossover(const InputMajor& weight, i64 rows) {
+  if (weight.dtype == DType::q4_0 || rows > 1) return 1;
+  const i64 bytes = weight.row_bytes();
+  return bytes < 1024 ? 0.4f : bytes < 4096 ? 0.7f : bytes < 8192 ? 0.85f : 0.95f;
+}
+
 }  // namespace sparsam

@@ -5,51 +5,11 @@
 #include <map>
 #include <tuple>
 
-#include "base/threads.h"
 #include "model/crossover.h"
 
 namespace sparsam {
 
 namespace {
-
-// The matrix as floats.
-Buffer floats_of(const Matrix& m) {
-  Buffer buffer(m.size() * static_cast<i64>(sizeof(float)));
-  parallel_ranges(m.rows, 1, [&](int, i64 begin, i64 end) {
-    for (i64 row = begin; row < end; ++row)
-      read_row(m, row, buffer.as<float>().subspan(static_cast<size_t>(row * m.cols), static_cast<size_t>(m.cols)));
-  });
-  return buffer;
-}
-
-void write_row(std::span<const float> values, const MutableMatrix& to, i64 row) {
-  if (is_quantised(to.dtype)) {
-    const i64 bytes = bytes_for(to.dtype, to.cols);
-    quantize_row(to.dtype, values, {}, to.bytes.data() + row * bytes);
-    return;
-  }
-  for (size_t i = 0; i < values.size(); ++i) to.set(row, static_cast<i64>(i), values[i]);
-}
-
-Matrix transposed(const Matrix& m, Buffer& buffer) {
-  const DType dtype = m.rows % block_size(m.dtype) == 0 ? m.dtype : DType::bf16;
-  buffer = Buffer(m.cols * bytes_for(dtype, m.rows));
-  const MutableMatrix result{dtype, m.cols, m.rows, buffer.bytes()};
-  const Buffer floats = floats_of(m);
-  const In<float, 2> from{floats.as<float>().data(), {m.rows, m.cols}};
-  constexpr i64 at_once = 16;  // columns: a cache line of each row
-  parallel_ranges(m.cols, at_once, [&](int, i64 begin, i64 end) {
-    std::vector<float> rows(static_cast<size_t>(at_once * m.rows));
-    for (i64 first = begin; first < end; first += at_once) {
-      const i64 count = std::min(at_once, end - first);
-      for (i64 c = 0; c < m.rows; ++c)
-        for (i64 i = 0; i < count; ++i) rows[static_cast<size_t>(i * m.rows + c)] = from(c, first + i);
-      for (i64 i = 0; i < count; ++i)
-        write_row({rows.data() + i * m.rows, static_cast<size_t>(m.rows)}, result, first + i);
-    }
-  });
-  return result;
-}
 
 bool has_zeros(const Config& config, size_t layer) {
   if (const auto* m = std::get_if<Mlp>(&config.layers[layer].mlp)) return gives_zeros(m->activation);
@@ -74,8 +34,16 @@ bool gives_zeros(Function function) {
 SparseLayers::SparseLayers(const Model& model, bool skip) {
   const Config& config = model.config;
   layers_.resize(config.layers.size());
-  const auto transpose = [&](Matrix& result, const Matrix& weight) {
-    if (skip && !weight.empty()) result = transposed(weight, buffers_.emplace_back());
+  const auto store = [&](InputMajor& result, const Matrix& weight) {
+    if (!skip || weight.empty() || !InputMajor::holds(weight.dtype)) return;
+    Buffer& buffer = buffers_.emplace_back(InputMajor::bytes_for(weight.dtype, weight.cols, weight.rows));
+    result = input_major(weight, buffer.bytes());
+  };
+  const auto norms_of = [&](const Matrix& outputs) {
+    Buffer& buffer = buffers_.emplace_back(outputs.cols * static_cast<i64>(sizeof(float)));
+    const Out<float, 1> norms{buffer.as<float>().data(), {outputs.cols}};
+    column_norms(outputs, norms);
+    return In<float, 1>(norms);
   };
   for (size_t l = 0; l < config.layers.size(); ++l) {
     SparseLayer& layer = layers_[l];
@@ -83,24 +51,31 @@ SparseLayers::SparseLayers(const Model& model, bool skip) {
     if (config.inputs.active()) layer.inputs = config.inputs.layers[l];
     layer.dense_positions = config.inputs.dense_positions;
     if (layer.inputs.qkv > 0)
-      transpose(layer.q, attention.q.weight), transpose(layer.k, attention.k.weight),
-          transpose(layer.v, attention.v.weight);
-    if (layer.inputs.o > 0) transpose(layer.o, attention.o.weight);
+      store(layer.q, attention.q.weight), store(layer.k, attention.k.weight), store(layer.v, attention.v.weight);
+    if (layer.inputs.o > 0) store(layer.o, attention.o.weight);
+    const auto tokens = tokens_of(config.layers[l]);
+    const auto token_weights = token_params_of(model.weights.layers[l]);
+    for (size_t p = 0; p < places; ++p) {
+      if (!tokens[p]) continue;
+      SparseTokens& sparse = layer.tokens[p];
+      const float input = p < 3 ? layer.inputs.qkv : p == 3 ? layer.inputs.o : layer.inputs.up;
+      if (input > 0) store(sparse.keys, token_weights[p]->keys);
+      sparse.truncation = tokens[p]->truncation;
+      if (!sparse.truncation.active()) continue;
+      store(sparse.values, token_weights[p]->values);
+      if (sparse.truncation.measure == Truncation::Measure::output) sparse.norms = norms_of(token_weights[p]->values);
+    }
     const Matrix& down = mlp.down.weight;
     if (down.empty()) continue;
     if (!config.truncation.empty()) layer.truncation = config.truncation[l];
-    if (layer.truncation.active() && layer.truncation.measure == Truncation::Measure::output) {
-      Buffer& buffer = buffers_.emplace_back(down.cols * static_cast<i64>(sizeof(float)));
-      const Out<float, 1> norms{buffer.as<float>().data(), {down.cols}};
-      column_norms(down, norms);
-      layer.norms = norms;
-    }
+    if (layer.truncation.active() && layer.truncation.measure == Truncation::Measure::output)
+      layer.norms = norms_of(down);
     layer.selects_up = skip && gate_decides(config, l, layer.truncation);
     if (layer.inputs.up > 0) {
-      transpose(layer.gate, mlp.gate.weight);
-      if (!layer.selects_up) transpose(layer.up, mlp.up.weight);
+      store(layer.gate, mlp.gate.weight);
+      if (!layer.selects_up) store(layer.up, mlp.up.weight);
     }
-    if (has_zeros(config, l) || layer.truncation.active() || layer.inputs.down > 0) transpose(layer.down, down);
+    if (has_zeros(config, l) || layer.truncation.active() || layer.inputs.down > 0) store(layer.down, down);
   }
 }
 
@@ -143,11 +118,28 @@ void leave_out_small(const Execution& e, Out<float, 2> x, float threshold, i64 d
   e.arena.release(mark);
 }
 
-Out<float, 2> sparse_forward(const Execution& e, const LinearParams<Matrix>& w, const Matrix& transposed,
+void leave_out_weak(Backend& backend, Arena& arena, const Truncation& t, In<float, 1> norms, Out<float, 2> h,
+                    In<float, 2> s) {
+  const bool by_output = t.measure == Truncation::Measure::output;
+  backend.run(Truncate{.y = h,
+                       .active = arena.allocate<float>(h.shape(0)),
+                       .h = h,
+                       .s = by_output ? In<float, 2>(h) : s,
+                       .w = by_output ? norms : In<float, 1>{},
+                       .threshold = t.threshold,
+                       .keep = t.keep});
+}
+
+Out<float, 2> sparse_forward(const Execution& e, const LinearParams<Matrix>& w, const InputMajor& by_input,
                              In<float, 2> x) {
-  if (transposed.empty() || !are_few(x.shape(0))) return linear_forward(e, w, x);
+  if (by_input.empty() || !are_few(x.shape(0))) return linear_forward(e, w, x);
   const auto y = e.arena.allocate<float>(x.shape(0), w.weight.rows);
-  e.backend.run(SkippingMatmul{.y = y, .x = x, .t = transposed, .bias = as_vector(w.bias)});
+  e.backend.run(SkippingMatmul{.y = y,
+                               .x = x,
+                               .t = by_input,
+                               .bias = as_vector(w.bias),
+                               .w = w.weight,
+                               .crossover = skipping_crossover(by_input, x.shape(0))});
   return y;
 }
 

@@ -5,16 +5,26 @@
 #include <array>
 
 #include "model/execution.h"
+#include "model/neuron_sites.h"
 
 namespace sparsam {
+
+// Parameter tokens of which those that contribute little are left out.
+struct SparseTokens {
+  Truncation truncation;
+  In<float, 1> norms;       // (P)  |V_p|, for Truncation::Measure::output
+  InputMajor keys, values;  // for few rows, as in SparseLayer
+};
 
 struct SparseLayer {
   Truncation truncation;
   In<float, 1> norms;  // (F)  |Wdown[:, i]|, for Truncation::Measure::output
   InputThresholds inputs;
   i64 dense_positions = 0;
-  // For few rows: transposed weights (in, out), in which what each input adds lies together. Empty: not wanted.
-  Matrix q, k, v, o, gate, up, down;
+  // For few rows: weights of which what each input adds lies together. Empty: not wanted, or of a format that is not
+  // stored so.
+  InputMajor q, k, v, o, gate, up, down;
+  std::array<SparseTokens, places> tokens;
   bool selects_up = false;  // few rows: the gate decides which rows of up are read
   // The fractions of those rows from which on all are read in their order, for one row of x and for several.
   std::array<float, 2> up_crossover{1, 1};
@@ -35,9 +45,9 @@ struct Crossover {
 class SparseLayers {
  public:
   SparseLayers() = default;
-  // With `skip`, also transposed copies of what has zeros to skip: down where neurons are left out (a third of a gated
-  // MLP's weights), and every matrix whose input has a threshold. A quantised one is quantised anew along its rows, in
-  // the same format where they are whole blocks, else in bf16.
+  // With `skip`, also copies, input by input, of what has zeros to skip: down where neurons are left out (a third of a
+  // gated MLP's weights), and every matrix whose input has a threshold. Formats that InputMajor does not hold are read
+  // in full, zeros or not.
   SparseLayers(const Model& model, bool skip);
   // Measures each layer's up_crossover on this machine (model/crossover.h). What is computed does not hang on it.
   void find_crossovers(const Model& model, Backend& backend);
@@ -54,8 +64,12 @@ class SparseLayers {
 
 // Leaves small inputs out in place: x_j = 0 where |x_j| < threshold, but for rows of the first positions.
 void leave_out_small(const Execution& e, Out<float, 2> x, float threshold, i64 dense_positions);
-// linear_forward(), skipping zeros of x where there is a transposed weight and rows are few.
-Out<float, 2> sparse_forward(const Execution& e, const LinearParams<Matrix>& w, const Matrix& transposed,
+// Sets to zero, in place, the h of neurons that do not pass; `s` is what Measure::gate looks at, `norms` the lengths of
+// what reads them.
+void leave_out_weak(Backend& backend, Arena& arena, const Truncation& truncation, In<float, 1> norms, Out<float, 2> h,
+                    In<float, 2> s);
+// linear_forward(), skipping zeros of x where there is a weight by inputs and rows are few.
+Out<float, 2> sparse_forward(const Execution& e, const LinearParams<Matrix>& w, const InputMajor& by_input,
                              In<float, 2> x);
 
 // Lengths of the columns of a matrix, (C, F) -> (F), summed in double precision.

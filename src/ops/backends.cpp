@@ -71,20 +71,23 @@ i64 bytes_moved(const Embedding& op) {
 }
 i64 bytes_moved(const EmbeddingBackward& op) { return 3 * bytes_of(op.dy) + bytes_of(op.tokens); }
 i64 bytes_moved(const CacheAppend& op) { return 2 * bytes_of(op.k) + 2 * op.k.size() * size_of(op.keys.dtype); }
-// Rows of the weight that are read.
-i64 live_bytes(const In<float, 2>& values, const Matrix& w) {
+// Columns in which there is something other than 0.
+i64 live_columns(const In<float, 2>& values) {
   i64 live = 0;
   for (i64 i = 0; i < values.shape(1); ++i) {
     bool any = false;
     for (i64 n = 0; n < values.shape(0); ++n) any |= values(n, i) != 0;
     live += any;
   }
-  return live * bytes_for(w.dtype, w.cols);
+  return live;
 }
 i64 bytes_moved(const SelectedMatmul& op) {
-  return bytes_of(op.y) + bytes_of(op.x) + bytes_of(op.s) + live_bytes(op.s, op.w);
+  return bytes_of(op.y) + bytes_of(op.x) + bytes_of(op.s) + live_columns(op.s) * op.w.row_bytes();
 }
-i64 bytes_moved(const SkippingMatmul& op) { return bytes_of(op.y) + bytes_of(op.x) + live_bytes(op.x, op.t); }
+i64 bytes_moved(const SkippingMatmul& op) {
+  return bytes_of(op.y) + bytes_of(op.x) +
+         static_cast<i64>(static_cast<double>(live_columns(op.x)) * op.t.bytes_per_row());
+}
 i64 bytes_moved(const CachedAttention& op) {
   const i64 positions = op.start + op.q.shape(0);
   return 2 * bytes_of(op.y) + 2 * positions * op.groups * op.keys.cols * size_of(op.keys.dtype);

@@ -2,7 +2,7 @@
 #include "ops/sparse_matmul.h"
 
 #include <algorithm>
-#include <numeric>
+#include <type_traits>
 
 #include "base/threads.h"
 #include "ops/cpu/cpu.h"
@@ -70,137 +70,157 @@ HWY_INLINE void add_together(const Element* const* rows, const Element* const* l
       for (int r = 0; r < R; ++r) y[n * stride + j] += f[n * R + r] * load_one(rows[r] + j);
 }
 
-#if HWY_TARGET != HWY_SCALAR
-// scales_r = f_r d_r for the blocks `b` of R rows, of formats that have one scale.
-template <int R, class Block>
-HWY_INLINE void scale_together(const Block* const* rows, i64 b, const float* f, float* scales) {
-  const hn::CappedTag<float, R> d;
-  const hn::Rebind<hwy::float16_t, decltype(d)> d16;
-  alignas(16) u16 bits[8];
-  for (int r = 0; r < R; ++r) bits[r] = rows[r][b].d.bits();
-  for (i64 r = 0; r < R; r += static_cast<i64>(hn::Lanes(d)))
-    hn::StoreU(hn::Mul(hn::LoadU(d, f + r),
-                       hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(bits + r)))),
-               d, scales + r);
-}
+// Two integers of q4_0, less 8: those of outputs e (the low half) and e + 16.
+struct Nibbles {
+  u8 pair;
+};
+using Lanes = hn::CappedTag<float, 16>;
+constexpr i64 group = InputMajor::block;  // outputs whose integers lie together
+constexpr size_t vectors_of_group = static_cast<size_t>(group) / hn::MaxLanes(Lanes());
 
-// y += sum_r f_r row_r over [0, cols), row after row.
-template <int R, class Block>
-HWY_INLINE void add_blocks_together(const Block* const* rows, const Block* const* later, const float* f, i64 cols,
-                                    float* y) {
-  using U = Unpacked<Block>;
-  const BlockLanes d;
-  constexpr i64 size = static_cast<i64>(sizeof(Block)), together = std::max<i64>(64 / size, 1);
-  constexpr bool plain = U::groups == 1 && !U::has_bases;
-  U u[R];
-  alignas(64) float scales[R];
-  for (i64 b = 0; b < cols / U::size; ++b, y += U::size) {
-    if (b % together == 0)
-      for (int r = 0; r < R; ++r)
-        for (i64 byte = 0; byte < size; byte += 64) hwy::Prefetch(reinterpret_cast<const u8*>(later[r] + b) + byte);
-    for (int r = 0; r < R; ++r) unpack(rows[r][b], u[r]);
-    if constexpr (plain) scale_together<R>(rows, b, f, scales);
-    for (i64 g = 0; g < U::groups; ++g) {
-      if constexpr (!plain)
-        for (int r = 0; r < R; ++r) scales[r] = f[r] * u[r].scale[g];
-      for (i64 i = g * U::group_size; i < (g + 1) * U::group_size; i += static_cast<i64>(hn::Lanes(d))) {
-        auto sum = hn::LoadU(d, y + i);
-        for (int r = 0; r < R; ++r) {
-          sum = hn::MulAdd(hn::Set(d, scales[r]), integers(d, u[r].q + i), sum);
-          if constexpr (U::has_bases) sum = hn::Add(sum, hn::Set(d, f[r] * u[r].base[g]));
-        }
-        hn::StoreU(sum, d, y + i);
-      }
-    }
-  }
+// The integers of a group of outputs as float32.
+HWY_INLINE void load_group(const i8* q, hn::Vec<Lanes>* values) {
+  const Lanes d;
+  const hn::Rebind<i32, Lanes> di;
+  for (size_t v = 0; v < vectors_of_group; ++v)
+    values[v] = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(hn::Rebind<i8, Lanes>(), q + v * hn::Lanes(d))));
 }
-#else
-template <int R, class Block>
-void add_blocks_together(const Block* const* rows, const Block* const*, const float* f, i64 cols, float* y) {
-  std::array<float, static_cast<size_t>(block_size(Block::dtype))> values;
-  for (int r = 0; r < R; ++r)
-    for (i64 j = 0; j < cols; j += block_size(Block::dtype)) {
-      blocks_to_float(rows[r] + j / block_size(Block::dtype), 1, values.data());
-      for (size_t i = 0; i < values.size(); ++i) y[j + static_cast<i64>(i)] += f[r] * values[i];
-    }
-}
-#endif
-
-// The same for N vectors y_n of length `stride`: the rows become floats once for all of them.
-template <int R, class Block>
-HWY_INLINE void add_as_floats(const Block* const* rows, const float* f, i64 N, i64 cols, float* y, i64 stride) {
-  constexpr i64 size = block_size(Block::dtype), most = std::max<i64>(512, size);
-  alignas(64) float values[R * most];
-  const float* parts[R];
-  for (i64 begin = 0; begin < cols; begin += most) {
-    const i64 count = std::min(most, cols - begin);
-    for (int r = 0; r < R; ++r) {
-      blocks_to_float(rows[r] + begin / size, count / size, values + r * most);
-      parts[r] = values + r * most;
-    }
-    add_together<R>(parts, parts, f, N, count, y + begin, stride);
+HWY_INLINE void load_group(const Nibbles* q, hn::Vec<Lanes>* values) {
+  const Lanes d;
+  const hn::Rebind<i32, Lanes> di;
+  constexpr size_t half = vectors_of_group / 2;
+  const auto eight = hn::Set(di, 8);
+  for (size_t v = 0; v < half; ++v) {
+    const auto pairs = hn::PromoteTo(di, hn::LoadU(hn::Rebind<u8, Lanes>(), &q[v * hn::Lanes(d)].pair));
+    values[v] = hn::ConvertTo(d, hn::Sub(hn::And(pairs, hn::Set(di, 15)), eight));
+    values[half + v] = hn::ConvertTo(d, hn::Sub(hn::ShiftRight<4>(pairs), eight));
   }
 }
 
-// Formats of few instructions an element, of which several rows at once are worth their code.
-template <class Element>
-constexpr bool is_read_together = true;
-template <class Block>
-requires requires { Block::dtype; }
-constexpr bool is_read_together<Block> = block_size(Block::dtype) == 32;
-
-// The live rows of a weight as a list of parts of them, R at a time.
-template <class Element>
+// Up to `most` live rows of a quantised weight, of one block of inputs.
+template <class Integer>
 struct LiveRows {
-  const Element* t;  // the part of row 0
-  i64 distance;      // of rows
-  const i32* live;
-  i64 count;
-  const SkippingMatmul& op;
-  i64 begin, cols;  // of y
+  static constexpr i64 most = 8;
+  static constexpr i64 numbers = std::is_same_v<Integer, Nibbles> ? 2 : 1;  // of a byte
+  const F16* scales = nullptr;
+  const Integer* rows[most];
+  i64 count = 0;
+  bool first = false, last = false;  // of their block
 
-  const Element* part(i64 i) const { return t + live[std::min(i, count - 1)] * distance; }
-
-  // Adds rows from `i` on while there are R; returns where it ended.
-  template <int R>
-  HWY_ATTR i64 add(i64 i) const {
-    const i64 N = op.x.shape(0), stride = op.y.shape(1);
-    float f[few * R];
-    const Element *rows[R], *later[R];
-    for (; i + R <= count; i += R) {
-      for (int r = 0; r < R; ++r) {
-        rows[r] = part(i + r), later[r] = part(i + R + r);
-        for (i64 n = 0; n < N; ++n) f[n * R + r] = op.x(n, live[i + r]);
-      }
-      if constexpr (requires { Element::dtype; }) {
-        if (N == 1)
-          add_blocks_together<R>(rows, later, f, cols, op.y.data() + begin);
-        else
-          add_as_floats<R>(rows, f, N, cols, op.y.data() + begin, stride);
-      } else
-        add_together<R>(rows, later, f, N, cols, op.y.data() + begin, stride);
-    }
-    return i;
+  // Those from live[i] on, if any.
+  LiveRows(const InputMajor& t, const i32* live, i64 i, i64 total) {
+    if (i == total) return;
+    constexpr i32 size = static_cast<i32>(InputMajor::block);
+    const i32 begin = live[i] / size * size, end = begin + size;
+    scales = reinterpret_cast<const F16*>(t.scales(begin / size));
+    first = i == 0 || live[i - 1] < begin;
+    const auto* integers = reinterpret_cast<const Integer*>(t.row(begin));
+    const i64 distance = t.row_bytes(), most_here = std::min(most, total - i);
+    for (; count < most_here && live[i + count] < end; ++count)
+      rows[count] = integers + (live[i + count] - begin) * distance;
+    last = i + count == total || live[i + count] >= end;
   }
 };
 
-// Columns [begin, end) of y, which holds the bias: whole blocks of a quantised weight. Rows are added in their order,
-// one after the other: zeros left out or not, the bits are the same.
+// For `Groups` groups of outputs from column c on, and N vectors: sums_n = sum_r f_rn q_r, to which those of the
+// block's rows before are added; then, of the block's last rows, y_n += scales sums_n.
+template <int N, int Groups, class Integer>
+HWY_INLINE void add_groups(const LiveRows<Integer>& live, i64 c, const float* f, float* sums, i64 width, float* y,
+                           i64 stride) {
+  const Lanes d;
+  constexpr size_t size = Groups * vectors_of_group;
+  hn::Vec<Lanes> total[N][size], q[vectors_of_group];
+  for (int n = 0; n < N; ++n)
+    for (size_t v = 0; v < size; ++v)
+      total[n][v] = live.first ? hn::Zero(d) : hn::LoadU(d, sums + n * width + v * hn::Lanes(d));
+  for (i64 r = 0; r < live.count; ++r)
+    for (i64 g = 0; g < Groups; ++g) {
+      load_group(live.rows[r] + (c + g * group) / live.numbers, q);
+      for (int n = 0; n < N; ++n) {
+        const auto factor = hn::Set(d, f[r * N + n]);
+        for (size_t v = 0; v < vectors_of_group; ++v) {
+          auto& sum = total[n][static_cast<size_t>(g) * vectors_of_group + v];
+          sum = hn::MulAdd(factor, q[v], sum);
+        }
+      }
+    }
+  for (size_t v = 0; v < size; ++v) {
+    const i64 at = static_cast<i64>(v * hn::Lanes(d));
+    if (live.last) {
+      const auto scale = load(d, live.scales + c + at);
+      for (int n = 0; n < N; ++n)
+        hn::StoreU(hn::MulAdd(scale, total[n][v], hn::LoadU(d, y + n * stride + at)), d, y + n * stride + at);
+    } else {
+      for (int n = 0; n < N; ++n) hn::StoreU(total[n][v], d, sums + n * width + at);
+    }
+  }
+}
+
+// Columns [begin, end) of y += the live rows of a quantised weight, a few at a time, while the next come nearer.
+template <int N, class Integer>
+void add_live_integers(const SkippingMatmul& op, const i32* live, i64 count, i64 begin, i64 end) {
+  constexpr i64 line = 64, width = 4096 / N / 128 * 128;
+  constexpr int Groups = N <= 2 ? 2 : 1;
+  using Rows = LiveRows<Integer>;
+  const i64 stride = op.y.shape(1);
+  alignas(64) float sums[N * width];
+  for (; end - begin > width; begin += width) add_live_integers<N, Integer>(op, live, count, begin, begin + width);
+  Rows now(op.t, live, 0, count);
+  for (i64 i = 0; i < count;) {
+    const Rows later(op.t, live, i + now.count, count);
+    float f[Rows::most * N];
+    for (i64 r = 0; r < now.count; ++r)
+      for (int n = 0; n < N; ++n) f[r * N + n] = op.x(n, live[i + r]);
+    i64 c = begin;
+    for (; c + Groups * group <= end; c += Groups * group) {
+      if ((c - begin) % (line * Rows::numbers) == 0)
+        for (i64 r = 0; r < later.count; ++r) hwy::Prefetch(later.rows[r] + c / Rows::numbers);
+      if (later.last) hwy::Prefetch(later.scales + c), hwy::Prefetch(later.scales + c + group);
+      add_groups<N, Groups>(now, c, f, sums + c - begin, width, op.y.data() + c, stride);
+    }
+    for (; c < end; c += group) {  // the last ones, of which y may not have a whole group
+      float part[N * group];
+      const i64 rest = std::min(group, end - c);
+      for (i64 n = 0; n < N; ++n) std::copy_n(op.y.data() + n * stride + c, rest, part + n * group);
+      add_groups<N, 1>(now, c, f, sums + c - begin, width, part, group);
+      for (i64 n = 0; n < N; ++n) std::copy_n(part + n * group, rest, op.y.data() + n * stride + c);
+    }
+    i += now.count, now = later;
+  }
+}
+
+// Columns [begin, end) of y += the live rows of a plain weight, R at a time from the `i`-th on while there are R, as
+// those after them come nearer; returns where it ended.
+template <int R, class Element>
+HWY_INLINE i64 add_live_elements(const SkippingMatmul& op, const Element* t, const i32* live, i64 count, i64 i,
+                                 i64 begin, i64 end) {
+  const i64 N = op.x.shape(0);
+  const auto part = [&](i64 r) { return t + live[std::min(r, count - 1)] * op.t.cols + begin; };
+  float f[few * R];
+  const Element *rows[R], *later[R];
+  for (; i + R <= count; i += R) {
+    for (int r = 0; r < R; ++r) {
+      rows[r] = part(i + r), later[r] = part(i + R + r);
+      for (i64 n = 0; n < N; ++n) f[n * R + r] = op.x(n, live[i + r]);
+    }
+    add_together<R>(rows, later, f, N, end - begin, op.y.data() + begin, op.y.shape(1));
+  }
+  return i;
+}
+
+// Columns [begin, end) of y, which holds the bias.
 void add_live_rows(const SkippingMatmul& op, const i32* live, i64 count, i64 begin, i64 end) {
-  const i64 cols = op.t.cols;
-  const auto add_all = [&]<class Element>(const LiveRows<Element>& rows) HWY_ATTR {
-    i64 done = 0;
-    if constexpr (is_read_together<Element>) done = rows.template add<8>(0);
-    rows.template add<1>(done);
-  };
-  if (!is_quantised(op.t.dtype))
-    return with_elements(op.t.bytes.data(), op.t.dtype, [&]<class Element>(const Element* t) HWY_ATTR {
-      add_all(LiveRows<Element>{t + begin, cols, live, count, op, begin, end - begin});
+  if (is_quantised(op.t.dtype))
+    return with_rows(op.x.shape(0), [&](auto rows) HWY_ATTR {
+      constexpr int N = decltype(rows)::value;
+      if (op.t.dtype == DType::q8_0)
+        add_live_integers<N, i8>(op, live, count, begin, end);
+      else
+        add_live_integers<N, Nibbles>(op, live, count, begin, end);
     });
-  with_block(op.t.dtype, [&]<class Block>(Block) HWY_ATTR {
-    constexpr i64 size = block_size(Block::dtype);
-    const auto* t = reinterpret_cast<const Block*>(op.t.bytes.data());
-    add_all(LiveRows<Block>{t + begin / size, cols / size, live, count, op, begin, end - begin});
+  with_elements(op.t.bytes.data(), op.t.dtype, [&]<class Element>(const Element* t) HWY_ATTR {
+    const i64 done = add_live_elements<8>(op, t, live, count, 0, begin, end);
+    add_live_elements<1>(op, t, live, count, done, begin, end);
   });
 }
 
@@ -250,11 +270,14 @@ void select_few(const SelectedMatmul& op, Workspace& workspace) {
 void skip_few(const SkippingMatmul& op, Workspace& workspace) {
   const Arena::Mark mark = workspace.arena.mark();
   const auto live = live_columns_of(op.x, workspace.arena);
+  if (is_above(op.crossover, live.shape(0), op.t.rows)) {
+    run(Matmul{.y = op.y, .x = op.x, .w = op.w, .bias = op.bias, .compute = Compute::f32}, workspace);
+    return workspace.arena.release(mark);
+  }
   const i64 cols = op.t.cols, N = op.x.shape(0);
   const auto kernel = HWY_DYNAMIC_DISPATCH(add_live_rows);
   // Each thread has columns of its own: nothing is added up between threads.
-  const i64 grain = std::lcm(i64{64}, block_size(op.t.dtype));
-  parallel_ranges(cols, grain, [&](int, i64 begin, i64 end) {
+  parallel_ranges(cols, 64, [&](int, i64 begin, i64 end) {
     for (i64 n = 0; n < N; ++n)
       for (i64 j = begin; j < end; ++j) op.y(n, j) = op.bias.empty() ? 0.0f : op.bias[j];
     if (live.shape(0) > 0) kernel(op, live.data(), live.shape(0), begin, end);
@@ -280,7 +303,13 @@ void run(const SelectedMatmul& op, Workspace& workspace) {
 void run(const SkippingMatmul& op, Workspace& workspace) {
   for (i64 n = 0; n < op.x.shape(0); n += few) {
     const i64 rows = std::min(few, op.x.shape(0) - n);
-    skip_few({.y = op.y.slice(n, rows), .x = op.x.slice(n, rows), .t = op.t, .bias = op.bias}, workspace);
+    skip_few({.y = op.y.slice(n, rows),
+              .x = op.x.slice(n, rows),
+              .t = op.t,
+              .bias = op.bias,
+              .w = op.w,
+              .crossover = op.crossover},
+             workspace);
   }
 }
 

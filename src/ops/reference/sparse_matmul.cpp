@@ -26,14 +26,16 @@ void run(const generic::SelectedMatmul<Real>& op) {
 
 template <class Real>
 void run(const generic::SkippingMatmul<Real>& op) {
-  const Factors<Real, 2> t(op.t, Compute::f32);
+  std::vector<Real> t(static_cast<size_t>(op.t.rows * op.t.cols));
+  for (i64 i = 0; i < op.t.rows; ++i)
+    for (i64 o = 0; o < op.t.cols; ++o) t[static_cast<size_t>(i * op.t.cols + o)] = static_cast<Real>(op.t.at(i, o));
   for (i64 n = 0; n < op.y.shape(0); ++n) {
     // y = sum_i x_i t_i + b
     Sums<Real> y(static_cast<size_t>(op.t.cols));
     if (!op.bias.empty())
       for (size_t o = 0; o < y.size(); ++o) y[o] = wide(op.bias[static_cast<i64>(o)]);
     for (i64 i = 0; i < op.t.rows; ++i)
-      if (!is_zero(op.x(n, i))) add_scaled(y, wide(op.x(n, i)), t[i].data());
+      if (!is_zero(op.x(n, i))) add_scaled(y, wide(op.x(n, i)), t.data() + i * op.t.cols);
     store(y, op.y[n].data());
   }
 }
