@@ -37,7 +37,7 @@ void write_tokenizer(const Tokenizer& tokenizer, const fs::path& directory) {
 }
 
 void save_directory(const Model& model, const std::optional<Tokenizer>& tokenizer, const fs::path& from,
-                    const fs::path& out, const Json& manifest) {
+                    const fs::path& out, const Json& manifest, const std::function<void(const fs::path&)>& add) {
   AtomicDirectory directory(out);
   save_model(is_gguf(from) ? with_pairing(model, Pairing::halves) : model, directory.path());
   const fs::path beside = fs::is_directory(from) ? from : from.parent_path();
@@ -48,6 +48,7 @@ void save_directory(const Model& model, const std::optional<Tokenizer>& tokenize
   else if (tokenizer && tokenizer_file(beside) == beside / "vocab.json")  // means something beside its config.json only
     write_text(directory.path() / "tokenizer.json", tokenizer->to_json());
   write_text(directory.path() / "sparsam.json", format_json(manifest, "sparsam.json", 2) + "\n");
+  if (add) add(directory.path());
   directory.commit();
 }
 
@@ -66,9 +67,9 @@ void check_output(const std::string& verb, const std::string& out_name, const st
 }
 
 void save_output(const Model& model, const std::optional<Tokenizer>& tokenizer, const std::string& from,
-                 const std::string& out, const Json& manifest) {
+                 const std::string& out, const Json& manifest, const std::function<void(const fs::path&)>& add) {
   install_interrupt_handler();  // from here on Ctrl-C waits until the output stands under its name
-  if (!is_gguf(out)) return save_directory(model, tokenizer, from, out, manifest);
+  if (!is_gguf(out)) return save_directory(model, tokenizer, from, out, manifest, add);
   GgufText text{.name = fs::path(out).stem().string(), .manifest = format_json(manifest, "manifest")};
   if (tokenizer) text.vocabulary = tokenizer->vocabulary(), text.chat_template = tokenizer->chat_template();
   save_gguf(model, text, out);

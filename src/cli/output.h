@@ -1,6 +1,7 @@
 // Where verbs write a model: a file whose name ends in .gguf, or a Hugging Face directory.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -15,9 +16,9 @@ void check_output(const std::string& verb, const std::string& out, const std::st
 
 // Writes the model, whole or not at all, with the tokenizer, chat template and other companions of the one at `from`.
 // The manifest, which says how it came about, becomes sparsam.json in a directory and sparsam.manifest in a GGUF file.
-// Errors: the disk; what the format cannot say, by name.
+// `add` writes what else belongs into a directory. Errors: the disk; what the format cannot say, by name.
 void save_output(const Model& model, const std::optional<Tokenizer>& tokenizer, const std::string& from,
-                 const std::string& out, const Json& manifest);
+                 const std::string& out, const Json& manifest, const std::function<void(const fs::path&)>& add = {});
 
 // The tokenizer of a model that has one. Errors: one that is damaged.
 std::optional<Tokenizer> tokenizer_beside(const std::string& model);

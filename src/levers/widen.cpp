@@ -139,7 +139,8 @@ Config widened(const Config& config, const Widening& widening) {
   if (leaves_out(config)) fail_usage("grow: the model leaves neurons or inputs out by thresholds; grow it before that");
   Config to = config;
   to.dim *= k;
-  if (k > 1 && config.tied && config.labels.empty() && !config.norm.gain && !config.final_affine) to.logit_scale /= static_cast<float>(k);
+  if (k > 1 && config.tied && config.labels.empty() && !config.norm.gain && !config.final_affine)
+    to.logit_scale /= static_cast<float>(k);
   for (Layer& layer : to.layers) {
     if (auto* a = std::get_if<SoftmaxAttention>(&layer.mixer)) a->heads *= k, a->kv_heads *= k;
     if (auto* a = std::get_if<LogSumExpAttention>(&layer.mixer)) a->heads *= k, a->kv_heads *= k;

@@ -66,19 +66,25 @@ std::vector<i64> shape_of(const ParameterSpec& spec) {
   return spec.is_vector ? std::vector<i64>{spec.cols} : std::vector<i64>{spec.rows, spec.cols};
 }
 
-void write_moments(const fs::path& path, Trainer& trainer) {
+std::span<const std::byte> bytes_of(const Matrix& matrix) { return matrix.bytes; }
+std::span<const std::byte> bytes_of(const Out<float, 2>& view) { return std::as_bytes(view.span()); }
+
+// T: Matrix or a view, of f32.
+template <class T>
+void write_moments(const fs::path& path, const Config& config, const Params<T>& first, const Params<T>& second,
+                   i64 updates) {
   std::vector<TensorEntry> entries;
-  const auto add = [&](const char* kind, FlatParams& moments) {
+  const auto add = [&](const char* kind, const Params<T>& moments) {
     for_each_parameter(
-        parameter_specs(trainer.model().config),
-        [&](const std::string& name, const ParameterSpec& spec, const Out<float, 2>& view) {
-          entries.push_back({kind + name, DType::f32, shape_of(spec), std::as_bytes(view.span())});
+        parameter_specs(config),
+        [&](const std::string& name, const ParameterSpec& spec, const T& moment) {
+          entries.push_back({kind + name, DType::f32, shape_of(spec), bytes_of(moment)});
         },
-        moments.views);
+        moments);
   };
-  add("m.", trainer.first_moments());
-  add("v.", trainer.second_moments());
-  write_safetensors(path, entries);
+  add("m.", first);
+  add("v.", second);
+  write_safetensors(path, entries, {{"updates", fmt::format("{}", updates)}});
 }
 
 Json state_json(const RunState& s) {
@@ -92,6 +98,7 @@ Json state_json(const RunState& s) {
           {"activation", s.activation},
           {"data_hash", fmt::format("{:016x}", s.data_hash)},
           {"valid_hash", fmt::format("{:016x}", s.valid_hash)},
+          {"teacher_hash", fmt::format("{:016x}", s.teacher_hash)},
           {"threads", s.threads},
           {"seconds", s.seconds},
           {"loss", s.loss},
@@ -125,7 +132,8 @@ fs::path save_checkpoint(const fs::path& out, Trainer& trainer, const Tokenizer&
   fs::create_directory(directory.path() / "training");
   save_model(trainer.model(), directory.path());
   write_text(directory.path() / "tokenizer.json", tokenizer.to_json());
-  write_moments(directory.path() / optimizer_file, trainer);
+  write_moments(directory.path() / optimizer_file, trainer.model().config, trainer.first_moments().views,
+                trainer.second_moments().views, trainer.updates());
   write_text(directory.path() / state_file, format_json(state_json(state), "state.json", 2) + "\n");
   directory.commit();
 
@@ -153,6 +161,7 @@ RunState read_state(const fs::path& checkpoint) {
   s.activation = fields.required<std::string>("activation");
   s.data_hash = hash_from_hex(fields.required<std::string>("data_hash"), path);
   s.valid_hash = hash_from_hex(fields.required<std::string>("valid_hash"), path);
+  s.teacher_hash = hash_from_hex(fields.required<std::string>("teacher_hash"), path);
   s.threads = fields.required<int>("threads");
   s.seconds = fields.required<double>("seconds");
   s.loss = fields.required<double>("loss");
@@ -168,6 +177,7 @@ void read_weights(const Model& model, const FlatParams& weights) {
   for_each_parameter(
       parameter_specs(model.config),
       [](const std::string&, const ParameterSpec& spec, const Matrix& from, const Out<float, 2>& to) {
+        if (to.empty()) return;  // the head of another task
         if (from.dtype == DType::f32) {
           std::memcpy(to.data(), from.bytes.data(), from.bytes.size());
         } else {
@@ -177,23 +187,51 @@ void read_weights(const Model& model, const FlatParams& weights) {
       model.weights, weights.views);
 }
 
-void read_moments(const fs::path& checkpoint, Trainer& trainer) {
-  const SafetensorsFile file = SafetensorsFile::open(checkpoint / optimizer_file);
-  const auto read = [&](const char* kind, FlatParams& moments) {
+void take_up(const OptimizerState& state, Trainer& trainer, i64 step) {
+  read_weights(state.first, trainer.first_moments());
+  read_weights(state.second, trainer.second_moments());
+  trainer.go_on_from(step, state.updates);
+}
+
+fs::path directory_with_optimizer(const fs::path& model) {
+  if (fs::exists(model / optimizer_file)) return model;
+  const auto checkpoint = newest_checkpoint(model);
+  if (!checkpoint || !fs::exists(*checkpoint / optimizer_file))
+    fail("{}: has no state of the optimizer to keep: expected a run with a checkpoint, or {} in it", model.string(),
+         optimizer_file);
+  return *checkpoint;
+}
+
+OptimizerState load_optimizer(const fs::path& directory, const Config& config) {
+  const auto file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(directory / optimizer_file));
+  const auto read = [&](const char* kind) {
+    Model moments{config, empty_params<Matrix>(config), file};
     for_each_parameter(
-        parameter_specs(trainer.model().config),
-        [&](const std::string& name, const ParameterSpec& spec, const Out<float, 2>& view) {
-          const TensorEntry& entry = file.at(kind + name);
+        parameter_specs(config),
+        [&](const std::string& name, const ParameterSpec& spec, Matrix& moment) {
+          const TensorEntry& entry = file->at(kind + name);
           const TensorEntry expected{entry.name, DType::f32, shape_of(spec), {}};
           if (entry.shape != expected.shape || entry.dtype != expected.dtype)
-            fail("{}: tensor {} is {} {}, expected f32 {}", file.path().string(), entry.name, name_of(entry.dtype),
+            fail("{}: tensor {} is {} {}, expected f32 {}", file->path().string(), entry.name, name_of(entry.dtype),
                  entry.shape_text(), expected.shape_text());
-          std::memcpy(view.data(), entry.bytes.data(), entry.bytes.size());
+          moment = {DType::f32, spec.rows, spec.cols, entry.bytes};
         },
-        moments.views);
+        moments.weights);
+    return moments;
   };
-  read("m.", trainer.first_moments());
-  read("v.", trainer.second_moments());
+  const auto updates = file->metadata().find("updates");
+  OptimizerState state{read("m."), read("v.")};
+  const std::string text = updates == file->metadata().end() ? "" : updates->second;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), state.updates);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size() || state.updates < 0)
+    fail("{}: its metadata say '{}' for updates, expected their number", file->path().string(), printable(text));
+  return state;
+}
+
+void save_optimizer(const OptimizerState& state, const fs::path& directory) {
+  const fs::path path = directory / optimizer_file;
+  fs::create_directories(path.parent_path());
+  write_moments(path, state.first.config, state.first.weights, state.second.weights, state.updates);
 }
 
 void remove_checkpoints(const fs::path& out) {

@@ -19,6 +19,7 @@ struct RunState {
   Recipe recipe;
   std::string activation;             // RunOptions::activation
   u64 data_hash = 0, valid_hash = 0;  // of the token files
+  u64 teacher_hash = 0;               // of --teacher; 0: none
   int threads = 0;
   double seconds = 0;       // of training so far
   double loss = 0;          // of the step
@@ -26,6 +27,13 @@ struct RunState {
   double best_loss = 0;     // held-out; 0: not evaluated yet
   i64 best_step = 0;
   i64 evaluated_step = 0;  // the last one whose weights were evaluated
+};
+
+// Moments of AdamW, each shaped as the model is (f32), and from how many updates they are, which their correction for
+// having begun at zero asks for.
+struct OptimizerState {
+  Model first, second;
+  i64 updates = 0;
 };
 
 // The checkpoint with the highest step; nothing when there is none.
@@ -38,9 +46,16 @@ fs::path save_checkpoint(const fs::path& out, Trainer& trainer, const Tokenizer&
                          i64 keep);
 
 RunState read_state(const fs::path& checkpoint);
-// Reads weights and moments into the trainer's buffers. Errors name file and tensor.
 void read_weights(const Model& model, const FlatParams& weights);
-void read_moments(const fs::path& checkpoint, Trainer& trainer);
+// Moments and their number of updates become the trainer's, which goes on after `step`.
+void take_up(const OptimizerState& state, Trainer& trainer, i64 step);
+
+// Where the state of a model's optimizer is: in the directory `model`, or in the newest checkpoint of the run there.
+// Error when it is in neither.
+fs::path directory_with_optimizer(const fs::path& model);
+// training/optimizer.safetensors in `directory`, mapped. Errors name file and tensor.
+OptimizerState load_optimizer(const fs::path& directory, const Config& config);
+void save_optimizer(const OptimizerState& state, const fs::path& directory);  // which is there
 
 // Removes checkpoints and what interrupted writes left; for a run that overwrites.
 void remove_checkpoints(const fs::path& out);

@@ -1,5 +1,7 @@
 #include "train/options.h"
 
+#include <algorithm>
+
 #include "train/l1_schedule.h"
 
 namespace sparsam {
@@ -7,6 +9,30 @@ namespace sparsam {
 template <>
 std::vector<std::string> enum_names<Compute>() {
   return {"f32", "bf16"};
+}
+
+template <>
+std::vector<std::string> enum_names<Freeze>() {
+  return {"none", "old"};
+}
+template <>
+std::vector<std::string> enum_names<OptimizerStart>() {
+  return {"reset", "keep"};
+}
+
+template <>
+std::vector<std::string> enum_names<Task>() {
+  return {"language", "masked", "classify"};
+}
+
+Schedule schedule_of(const Recipe& recipe, i64 steps) {
+  const auto derived = [](i64 given, i64 otherwise) { return given >= 0 ? given : otherwise; };
+  return {.kind = recipe.schedule,
+          .peak = recipe.lr,
+          .final = recipe.lr * recipe.final_lr,
+          .warmup = derived(recipe.warmup, std::clamp<i64>(steps / 20, 1, 1000)),
+          .decay = derived(recipe.decay, steps / 5),
+          .steps = steps};
 }
 
 RunOptions RunOptions::of_preset(std::string_view name) {
@@ -39,13 +65,16 @@ void validate(const RunOptions& options) {
   };
   constexpr double many = 1e15;
   range("tokens", r.tokens, 0, many), range("steps", r.steps, 0, many), range("minutes", r.minutes, 0, 1e7);
-  if ((r.tokens > 0) + (r.steps > 0) + (r.minutes > 0) != 1)
-    fail_usage("train: give exactly one of --tokens, --steps and --minutes, more than 0");
+  range("epochs", r.epochs, 0, 1e9);
+  if ((r.tokens > 0) + (r.steps > 0) + (r.epochs > 0) + (r.minutes > 0) != 1)
+    fail_usage("train: give exactly one of --tokens, --steps, --epochs and --minutes, more than 0");
+  if (!(r.mask > 0 && r.mask < 1)) fail_usage("--mask is {}, expected more than 0 and less than 1", r.mask);
   range("batch", r.batch, 0, 1e6), range("accumulate", r.accumulate, 1, 1e6), range("sequence", r.sequence, 0, 1e7);
   range("lr", r.lr, 0, 1e3), range("final-lr", r.final_lr, 0, 1);
-  range("mup-base", r.mup_base, 0, 1 << 20);
+  range("ramp", r.ramp, -1, many), range("mup-base", r.mup_base, 0, 1 << 20);
   range("warmup", r.warmup, -1, many), range("wsd-decay", r.decay, -1, many);
   range("weight-decay", r.weight_decay, 0, 1e3), range("clip", r.clip, 0, 1e9), range("eps", r.eps, 1e-30, 1);
+  range("distill-weight", r.distill_weight, 0, 1), range("distill-temperature", r.distill_temperature, 1e-3, 1e3);
   L1Schedule(r.l1);
   if (!(r.beta1 >= 0 && r.beta1 < 1)) fail_usage("--beta1 is {}, expected 0 to less than 1", r.beta1);
   if (!(r.beta2 >= 0 && r.beta2 < 1)) fail_usage("--beta2 is {}, expected 0 to less than 1", r.beta2);
@@ -57,6 +86,21 @@ void validate(const RunOptions& options) {
   if (options.out.empty()) fail_usage("train: give --out, the directory for the model");
   if (!options.sources.from.empty() && !options.sources.preset.empty())
     fail_usage("train: --from has a shape already; leave out --preset");
+  if (options.sources.from.empty() && r.optimizer == OptimizerStart::keep)
+    fail_usage("--optimizer keep: the moments of what? give --from");
+  if (options.sources.from.empty() && r.freeze == Freeze::old)
+    fail_usage("--freeze old: a new model has no old tokens; give --from");
+  if (!options.sources.teacher.empty() && r.task != Task::language)
+    fail_usage("--teacher predicts the next token of a text: give it without --task {}", enum_name(r.task));
+  if (options.sources.teacher.empty() && (r.distill_weight != Recipe().distill_weight || r.distill_temperature != 1))
+    fail_usage("--distill-weight and --distill-temperature are of --teacher, which is not given");
+  const bool language = r.task == Task::language;
+  const std::string task = "--task " + enum_names<Task>()[static_cast<size_t>(r.task)];
+  if (r.task == Task::classify && options.sources.data.empty())
+    fail_usage("train: {} needs labelled texts: give --data", task);
+  if (!language && !options.sources.teacher.empty()) fail_usage("--teacher predicts next tokens; leave out {}", task);
+  if (!language && r.optimizer == OptimizerStart::keep)
+    fail_usage("--optimizer keep is of next tokens; leave out {}", task);
   if (options.sources.from.empty() && !options.activation.empty())
     fail_usage("train: an activation takes the place of that of --from, which is not given");
 }

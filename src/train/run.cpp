@@ -5,29 +5,29 @@
 
 #include "base/clock.h"
 #include "base/threads.h"
-#include "train/data.h"
 #include "train/fields.h"
 #include "train/l1_schedule.h"
 #include "train/manifest.h"
 #include "train/metrics.h"
 #include "train/mup.h"
 #include "train/speed.h"
+#include "train/task_data.h"
 
 namespace sparsam {
 
 namespace {
 
-constexpr u64 order_of_data = 0x6f72646572;  // streams of random numbers apart from those of the weights
-
 i64 derived(i64 given, i64 otherwise) { return given >= 0 ? given : otherwise; }
 
-Schedule schedule_of(const Recipe& recipe, i64 steps) {
-  return {.kind = recipe.schedule,
-          .peak = recipe.lr,
-          .final = recipe.lr * recipe.final_lr,
-          .warmup = derived(recipe.warmup, std::clamp<i64>(steps / 20, 1, 1000)),
-          .decay = derived(recipe.decay, steps / 5),
-          .steps = steps};
+// How good predictions are, in the task's own numbers; the loss stands beside them.
+void add_quality(Json& line, const Evaluation& evaluation) {
+  if (evaluation.confusion) {
+    line["accuracy"] = evaluation.confusion->accuracy();
+    line["macro_f1"] = evaluation.confusion->macro_f1();
+    return;
+  }
+  line["perplexity"] = evaluation.perplexity();
+  if (evaluation.bytes > 0) line["bits_per_byte"] = evaluation.bits_per_byte();
 }
 
 void add_activity(Json& line, const std::vector<LayerActivity>& layers) {
@@ -47,49 +47,59 @@ struct Inputs {
   Tokenizer tokenizer;
   Config config;
   std::optional<Model> from;  // weights to begin with
-  TokenFile train;
-  std::optional<TokenFile> valid;
-  std::vector<i32> bytes;  // of each token
+  std::optional<OptimizerState> optimizer;
+  TaskData data;
 };
 
-Tokenizer make_tokenizer(const RunOptions& options, std::span<const Document> documents, const RunEvents& events) {
+Tokenizer make_tokenizer(const RunOptions& options, const TaskTexts& texts, const RunEvents& events) {
   const Sources& sources = options.sources;
-  if (!sources.tokenizer.empty()) return Tokenizer::load(sources.tokenizer);
+  const bool masked = options.recipe.task == Task::masked;
+  const auto finished = [&](Tokenizer tokenizer) { return masked ? tokenizer.with_mask_token() : tokenizer; };
+  if (!sources.tokenizer.empty()) return finished(Tokenizer::load(sources.tokenizer));
   tell(events.on_stage, "learning a tokenizer");
-  std::vector<std::string_view> texts;
-  for (const Document& document : documents) texts.push_back(document.text);
-  return train_tokenizer(texts, options.architecture.vocab);
+  return finished(train_tokenizer(texts.training_texts(), options.architecture.vocab - masked));
 }
 
-Split read_data(const RunOptions& options, const RunEvents& events) {
-  const Sources& sources = options.sources;
-  std::vector<Document> documents;
-  if (sources.data.empty()) {
-    tell(events.on_stage, "writing the embedded corpus");
-    documents.push_back(corpus_document(sources.corpus_bytes, static_cast<u64>(options.recipe.seed)));
+// What the task makes of a new shape, or of the model of --from.
+Config config_for_task(const RunOptions& options, const Model* from, i64 vocab, const TaskTexts& texts) {
+  const Task task = options.recipe.task;
+  const std::string& name = options.sources.from;
+  Config config;
+  if (from) {
+    config = from->config;
+    if (task == Task::language) require_language_model(config, "train: " + name);
+    if (task == Task::masked && (config.causal || !config.labels.empty()))
+      fail_usage("train: {} is no encoder that predicts hidden tokens, which --task masked needs", name);
   } else {
-    documents = open_documents(sources.data);
+    // A tokenizer decides the vocabulary: one that is given, or one that found fewer pairs than asked for.
+    Architecture shape = options.architecture;
+    shape.vocab = vocab;
+    config = make_config(shape);
+    config.causal = task == Task::language;
+    if (options.recipe.mup_base > 0) apply_mup_scales(config, options.recipe.mup_base);
   }
-  if (sources.valid.empty()) return hold_out(std::move(documents), sources.valid_fraction);
-  return {std::move(documents), open_documents(sources.valid)};
+  if (task == Task::classify && config.labels.empty()) config.labels = texts.labels();
+  try {
+    validate(config, "train");
+  } catch (const Error& error) {
+    throw Error(error.what(), Exit::usage);
+  }
+  return config;
 }
 
 // A model to begin with, and its tokenizer: of a checkpoint, or of --from.
 struct Origin {
   std::optional<Model> model;
   std::optional<Tokenizer> tokenizer;
+  std::optional<OptimizerState> optimizer = {};  // of a run that keeps the moments of --from
 };
 
 // Resolves what the recipe leaves open.
 Inputs read_inputs(RunOptions& options, Origin&& origin, const RunEvents& events) {
-  const Split data = read_data(options, events);
-  auto& [from, tokenizer] = origin;
-  if (!tokenizer) tokenizer = make_tokenizer(options, data.train, events);
-  // A tokenizer decides the vocabulary: one that is given, or one that found fewer pairs than asked for.
-  Architecture shape = options.architecture;
-  shape.vocab = tokenizer->vocab_size();
-  Config config = from ? from->config : make_config(shape);
-  if (!from && options.recipe.mup_base > 0) apply_mup_scales(config, options.recipe.mup_base);
+  const TaskTexts texts = read_task_texts(options.sources, options.recipe, events.on_stage);
+  auto& [from, tokenizer, optimizer] = origin;
+  if (!tokenizer) tokenizer = make_tokenizer(options, texts, events);
+  Config config = config_for_task(options, from ? &*from : nullptr, tokenizer->vocab_size(), texts);
   if (tokenizer->vocab_size() > config.vocab)
     fail("train: the tokenizer has {} tokens, the model's vocabulary {}: they do not belong together",
          tokenizer->vocab_size(), config.vocab);
@@ -102,12 +112,8 @@ Inputs read_inputs(RunOptions& options, Origin&& origin, const RunEvents& events
     fail_usage("--sequence is {}, but the model's context is {}", recipe.sequence, config.context);
   tell(events.on_stage, "tokenizing");
   const fs::path& kept = options.token_files.empty() ? options.out : options.token_files;
-  TokenFile train = tokenize(data.train, *tokenizer, kept, "train");
-  std::optional<TokenFile> valid;
-  if (!data.held_out.empty()) valid.emplace(tokenize(data.held_out, *tokenizer, kept, "valid"));
-  if (valid && valid->size() < 2) valid.reset();  // nothing to predict
-  std::vector<i32> bytes = token_bytes(*tokenizer);
-  return {std::move(*tokenizer), config, std::move(from), std::move(train), std::move(valid), std::move(bytes)};
+  TaskData data = make_task_data(texts, recipe, *tokenizer, config.labels, kept);
+  return {std::move(*tokenizer), config, std::move(from), std::move(optimizer), std::move(data)};
 }
 
 class Run {
@@ -116,16 +122,15 @@ class Run {
       : options_(options),
         events_(events),
         backend_(make_backend("cpu")),
-        inputs_(read_inputs(options_, std::move(origin), events)),
-        sampler_(inputs_.train, options_.recipe.sequence, static_cast<u64>(options_.recipe.seed) ^ order_of_data),
-        windows_([this](i64 sample, std::span<i32> window) { sampler_.copy(sample, window); }) {
+        inputs_(read_inputs(options_, std::move(origin), events)) {
     state_.sources = options_.sources;
     state_.architecture = options_.architecture;
     state_.recipe = options_.recipe;
     state_.activation = options_.activation;
     state_.threads = threads();
-    state_.data_hash = inputs_.train.hash();
-    state_.valid_hash = inputs_.valid ? inputs_.valid->hash() : 0;
+    state_.data_hash = inputs_.data.train_hash;
+    state_.valid_hash = inputs_.data.held_out_hash;
+    load_teacher();
     if (!options_.measure_peak) return;
     tell(events_.on_stage, "measuring the machine");
     peak_flops_ = measure_peak_flops(options_.recipe.precision);
@@ -135,6 +140,8 @@ class Run {
     state_.steps = resolve_steps();
     l1_schedule();  // refused before anything is removed
     make_trainer();
+    if (inputs_.optimizer) take_up(*inputs_.optimizer, *trainer_, 0);
+    inputs_.optimizer.reset();
     for (const char* name : {"metrics.jsonl", "run.json", "model.safetensors", "config.json", "tokenizer.json"})
       fs::remove(options_.out / name);
     remove_checkpoints(options_.out);
@@ -143,6 +150,8 @@ class Run {
   void require_inputs_of(const fs::path& checkpoint, const RunState& before) const {
     if (before.data_hash != state_.data_hash || before.valid_hash != state_.valid_hash)
       fail("{}: the data differ from those that the run began with", checkpoint.string());
+    if (before.teacher_hash != state_.teacher_hash)
+      fail("{}: --teacher differs from the model that the run began with", checkpoint.string());
     if (before.threads != state_.threads)
       tell(events_.on_note, fmt::format("the run had {} threads, now {}: the result will differ in rounding",
                                         before.threads, state_.threads));
@@ -150,8 +159,7 @@ class Run {
 
   void go_on_from(const fs::path& checkpoint, const RunState& before) {
     make_trainer();
-    read_moments(checkpoint, *trainer_);
-    trainer_->go_on_from(before.step);
+    take_up(load_optimizer(checkpoint, inputs_.config), *trainer_, before.step);
     state_.step = before.step, state_.steps = before.steps, state_.tokens = before.tokens;
     state_.seconds = before.seconds, state_.loss = before.loss;
     state_.initial_loss = before.initial_loss;
@@ -173,6 +181,7 @@ class Run {
     bool stopped = asked_to_stop();
     if (!stopped) evaluate_if_due();  // where a stop came before it
     while (state_.step < state_.steps && !stopped) {
+      trainer_->mask_new_tokens(mask_of(state_.step + 1));
       take_step(schedule.learning_rate(state_.step + 1), l1.weight(state_.step + 1));
       stopped = asked_to_stop();
       if (!stopped) evaluate_if_due();
@@ -184,6 +193,15 @@ class Run {
   }
 
  private:
+  void load_teacher() {
+    const std::string& path = options_.sources.teacher;
+    if (path.empty()) return;
+    Model model = load_model(path);
+    require_same_vocabulary(model, path, inputs_.config, inputs_.tokenizer);
+    state_.teacher_hash = hash_of(model);
+    teacher_.emplace(std::move(model), options_.recipe, *backend_);
+  }
+
   void make_trainer() {
     const auto has_neurons = [](const Layer& layer) {
       return has_mlp(layer) && !std::holds_alternative<ParameterTokens>(layer.mlp);
@@ -194,12 +212,19 @@ class Run {
     auto specs = parameter_specs(inputs_.config);
     if (options_.recipe.mup_base > 0) apply_mup_deviations(specs, inputs_.config.dim);
     auto weights = std::make_shared<FlatParams>(specs);
-    if (inputs_.from)
-      read_weights(*inputs_.from, *weights);
-    else
+    // A classifier's head begins anew where --from has none.
+    if (!inputs_.from || inputs_.from->config.labels != inputs_.config.labels)
       initialize(specs, weights->views, static_cast<u64>(options_.recipe.seed));
+    if (inputs_.from) read_weights(*inputs_.from, *weights);
     trainer_.emplace(inputs_.config, std::move(weights), options_.recipe, *backend_);
     inputs_.from.reset();
+    if (teacher_) trainer_->learn_from(*teacher_);
+  }
+
+  // Of tokens that a ramp brings in (grow --new ramp).
+  float mask_of(i64 step) const {
+    const i64 ramp = std::max<i64>(1, derived(options_.recipe.ramp, state_.steps / 10));
+    return static_cast<float>(std::min(1.0, static_cast<double>(step) / static_cast<double>(ramp)));
   }
 
   L1Schedule l1_schedule() const {
@@ -207,6 +232,7 @@ class Run {
     schedule.resolve(state_.steps);
     return schedule;
   }
+  i64 step_samples() const { return options_.recipe.batch * options_.recipe.accumulate; }
   i64 step_tokens() const { return options_.recipe.batch * options_.recipe.accumulate * options_.recipe.sequence; }
   // The work of an evaluation in training steps: a forward pass is a third of a step's.
   double evaluation_steps() const {
@@ -220,8 +246,7 @@ class Run {
     return std::max<i64>(1, static_cast<i64>(std::ceil(steps / evaluations)));
   }
   i64 eval_tokens() const {
-    if (!inputs_.valid) return 0;
-    const i64 all = inputs_.valid->size() - 1;
+    const i64 all = inputs_.data.held_out_tokens;
     return options_.upkeep.eval_tokens > 0 ? std::min(all, options_.upkeep.eval_tokens) : all;
   }
   bool asked_to_stop() const {
@@ -235,6 +260,9 @@ class Run {
     const Recipe& recipe = options_.recipe;
     if (recipe.steps > 0) return recipe.steps;
     if (recipe.tokens > 0) return (recipe.tokens + step_tokens() - 1) / step_tokens();
+    if (recipe.epochs > 0)
+      return std::max<i64>(1, std::llround(recipe.epochs * static_cast<double>(inputs_.data.epoch) /
+                                           static_cast<double>(step_samples())));
     tell(events_.on_stage, "measuring the speed");
     const Stopwatch clock;
     constexpr i64 steps = 3;
@@ -250,7 +278,8 @@ class Run {
   void take_step(double learning_rate, double l1) {
     StepMetrics metrics;
     try {
-      metrics = trainer_->step(windows_, learning_rate, l1);
+      metrics = trainer_->step(inputs_.data.samples, learning_rate, l1);
+      metrics.tokens = state_.tokens + metrics.step_tokens;
     } catch (const Error& error) {
       throw Error(fmt::format("{}; {}", error.what(),
                               checkpoint_ ? "the newest checkpoint is " + checkpoint_->string() : "nothing was saved"),
@@ -282,7 +311,7 @@ class Run {
   void evaluate_if_due() {
     const bool last = state_.step == state_.steps;  // evaluated again when a complete run is resumed: for the result
     const bool due = state_.step > 0 && state_.step % eval_every() == 0 && state_.evaluated_step != state_.step;
-    if (!inputs_.valid || !(last || due)) return;
+    if (!inputs_.data.held_out || !(last || due)) return;
     const bool again = state_.evaluated_step == state_.step;
     evaluation_ = evaluate();
     if (state_.best_step == 0 || evaluation_->loss < state_.best_loss)
@@ -294,26 +323,23 @@ class Run {
 
   // What training from a model begins with: where its activation is another from now on, what that alone costs.
   void evaluate_beginning() {
-    if (options_.sources.from.empty() || state_.step > 0 || !inputs_.valid) return;
+    if (options_.sources.from.empty() || state_.step > 0 || !inputs_.data.held_out) return;
     const Evaluation evaluation = evaluate();
     state_.initial_loss = evaluation.loss;
     report(evaluation);
   }
 
   Evaluation evaluate() {
-    Evaluation evaluation = trainer_->evaluate(*inputs_.valid, eval_tokens(), inputs_.bytes);
+    Evaluation evaluation = trainer_->evaluate(inputs_.data.held_out(eval_tokens()), inputs_.data.token_bytes);
     if (!std::isfinite(evaluation.loss)) fail("train: held-out loss is {} after step {}", evaluation.loss, state_.step);
     return evaluation;
   }
 
   void report(const Evaluation& evaluation) {
     state_.seconds = seconds_before_ + clock_.seconds();
-    Json line{{"step", state_.step},
-              {"tokens", state_.tokens},
-              {"valid_loss", evaluation.loss},
-              {"perplexity", evaluation.perplexity()},
-              {"bits_per_byte", evaluation.bits_per_byte()},
-              {"seconds", state_.seconds}};
+    Json line{
+        {"step", state_.step}, {"tokens", state_.tokens}, {"valid_loss", evaluation.loss}, {"seconds", state_.seconds}};
+    add_quality(line, evaluation);
     add_activity(line, evaluation.activity);
     metrics_->write(line);
     if (events_.on_evaluation) events_.on_evaluation(state_.step, evaluation);
@@ -331,8 +357,8 @@ class Run {
 
   RunInfo info() const {
     return {.parameters = parameter_count(inputs_.config),
-            .train_tokens = inputs_.train.size(),
-            .valid_tokens = inputs_.valid ? inputs_.valid->size() : 0,
+            .train_tokens = inputs_.data.train_tokens,
+            .valid_tokens = inputs_.data.held_out_tokens,
             .vocab = inputs_.config.vocab,
             .first_step = state_.step,
             .steps = state_.steps,
@@ -348,6 +374,7 @@ class Run {
             .step = state_.step,
             .steps = state_.steps,
             .tokens = state_.tokens,
+            .task = options_.recipe.task,
             .loss = state_.loss,
             .initial_loss = state_.initial_loss,
             .evaluation = evaluation_,
@@ -365,11 +392,11 @@ class Run {
                   {"recipe", fields_to_json(options_.recipe)},
                   {"activation", options_.activation},
                   {"upkeep", fields_to_json(options_.upkeep)},
-                  {"config", to_json(inputs_.config)},
+                  {"config", to_json(trainer_->model().config)},
                   {"inputs",
-                   {{"train_tokens", inputs_.train.size()},
+                   {{"train_tokens", inputs_.data.train_tokens},
                     {"train_hash", fmt::format("{:016x}", state_.data_hash)},
-                    {"valid_tokens", inputs_.valid ? inputs_.valid->size() : 0},
+                    {"valid_tokens", inputs_.data.held_out_tokens},
                     {"valid_hash", fmt::format("{:016x}", state_.valid_hash)},
                     {"tokenizer_hash", fmt::format("{:016x}", hash_text(inputs_.tokenizer.to_json()))}}},
                   {"peak_gflops", peak_flops_ / 1e9},
@@ -381,8 +408,7 @@ class Run {
   const RunEvents& events_;
   std::unique_ptr<Backend> backend_;
   Inputs inputs_;
-  Sampler sampler_;
-  WindowSource windows_;
+  std::optional<Teacher> teacher_;
   std::optional<Trainer> trainer_;
   RunState state_;
   std::optional<MetricsFile> metrics_;
@@ -411,13 +437,14 @@ Json to_json(const RunResult& r) {
             {"peak_bytes", r.peak_bytes},
             {"stopped", r.stopped}};
   if (r.checkpoint) json["checkpoint"] = r.checkpoint->string();
-  if (r.initial_loss != 0)
-    json["initial_validation"] = {{"loss", r.initial_loss}, {"perplexity", std::exp(r.initial_loss)}};
+  if (r.initial_loss != 0) {
+    json["initial_validation"] = {{"loss", r.initial_loss}};
+    if (r.task != Task::classify) json["initial_validation"]["perplexity"] = std::exp(r.initial_loss);
+  }
   if (r.evaluation) {
     json["validation"] = {{"loss", r.evaluation->loss},
-                          {"perplexity", r.evaluation->perplexity()},
-                          {"bits_per_byte", r.evaluation->bits_per_byte()},
-                          {"tokens", r.evaluation->tokens}};
+                          {r.task == Task::classify ? "texts" : "tokens", r.evaluation->tokens}};
+    add_quality(json["validation"], *r.evaluation);
     add_activity(json["validation"], r.evaluation->activity);
   }
   return json;
@@ -436,10 +463,14 @@ RunResult start_run(const RunOptions& options, const RunEvents& events) {
   if (error) fail("{}: cannot create directory: {}", out.string(), error.message());
   const DirectoryLock lock(out);
   Origin origin;
-  if (const std::string& from = options.sources.from; !from.empty())
-    origin = {load_model(from, {.activation = options.activation}),
-              options.sources.tokenizer.empty() ? std::optional(Tokenizer::load(from)) : std::nullopt};
-  if (origin.model && (!origin.model->config.truncation.empty() || origin.model->config.inputs.active()))
+  if (!options.sources.from.empty()) {
+    const bool keep = options.recipe.optimizer == OptimizerStart::keep;
+    const fs::path from = keep ? directory_with_optimizer(options.sources.from) : fs::path(options.sources.from);
+    origin.model = load_model(from, {.activation = options.activation});
+    if (options.sources.tokenizer.empty()) origin.tokenizer = Tokenizer::load(from);
+    if (keep) origin.optimizer = load_optimizer(from, origin.model->config);
+  }
+  if (origin.model && leaves_out(origin.model->config))
     fail_usage(
         "train: --from {} leaves neurons or inputs out by thresholds, which would not be trained; train the model "
         "before it",

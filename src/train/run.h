@@ -28,6 +28,7 @@ struct RunEvents {
 struct RunResult {
   bool stopped = false;  // before the last step
   i64 step = 0, steps = 0, tokens = 0;
+  Task task = Task::language;
   double loss = 0;                                     // of the last step
   double initial_loss = 0;                             // held-out, of the model that training began from; 0: of none
   std::optional<Evaluation> evaluation;                // of the last weights
