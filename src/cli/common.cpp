@@ -29,7 +29,7 @@ Compute compute_of(const std::string& precision, const Model& model) {
   return model.weights.token_embedding.dtype == DType::bf16 ? Compute::bf16 : Compute::f32;
 }
 
-OpenModel open_model(const ModelFlags& flags) {
+OpenModel open_any_model(const ModelFlags& flags) {
   const std::string& path = flags.path;
   Model model = load_model(path, {.activation = flags.activation});
   const fs::path file(path);  // weights alone have their tokenizer beside them, like their config.json
@@ -40,6 +40,12 @@ OpenModel open_model(const ModelFlags& flags) {
     fail("{}: the tokenizer has {} tokens, the model's vocabulary {}: they do not belong together", path,
          tokenizer.vocab_size(), model.config.vocab);
   return {path, std::move(model), std::move(tokenizer), compute};
+}
+
+OpenModel open_model(const ModelFlags& flags) {
+  OpenModel open = open_any_model(flags);
+  require_language_model(open.model.config, open.path);
+  return open;
 }
 
 TokenText load_text(const std::string& path, const Tokenizer& tokenizer) {

@@ -28,7 +28,8 @@ struct OpenModel {
   Compute compute;
 };
 // Errors: everything that load_model() and Tokenizer::load() find; a tokenizer with more tokens than the model.
-OpenModel open_model(const ModelFlags& flags);
+OpenModel open_any_model(const ModelFlags& flags);
+OpenModel open_model(const ModelFlags& flags);  // Error where it is no language model, too
 // "f32", "bf16", or "auto": bf16 for weights in bf16, else f32. Error (usage).
 Compute compute_of(const std::string& precision, const Model& model);
 std::string_view name_of(Compute compute);

@@ -2,7 +2,7 @@
 #include <optional>
 
 #include "base/progress.h"
-#include "cli/common.h"
+#include "cli/eval_encoder.h"
 #include "infer/text_stream.h"
 #include "measure/divergence.h"
 #include "measure/finite.h"
@@ -16,6 +16,7 @@ struct EvalFlags {
   std::vector<std::string> data;
   std::string protocol = "stride", against;
   WindowOptions windows;
+  double mask = 0.15;
 };
 
 struct TextResult {
@@ -94,7 +95,18 @@ void print_divergence(const Divergence& d, const std::string& base) {
 }
 
 Exit eval(const EvalFlags& flags, const Common& common) {
-  const OpenModel open = open_model(flags.model);
+  const OpenModel open = open_any_model(flags.model);
+  if (!is_language_model(open.model.config)) {
+    if (!flags.against.empty() || flags.protocol != "stride" || flags.windows.stride > 0)
+      fail_usage("eval: {} predicts no next token: leave out --against, --protocol and --stride", open.path);
+    return eval_encoder(open,
+                        {.data = flags.data,
+                         .backend = flags.model.backend,
+                         .context = flags.windows.context,
+                         .batch_tokens = flags.windows.batch_tokens,
+                         .mask = flags.mask},
+                        common);
+  }
   std::optional<OpenModel> base;
   if (!flags.against.empty()) {
     base = open_model({.path = flags.against, .precision = flags.model.precision});
@@ -157,10 +169,15 @@ Exit eval(const EvalFlags& flags, const Common& common) {
 
 void add_eval(CLI::App& program, Command& command) {
   const auto flags = std::make_shared<EvalFlags>();
-  CLI::App* verb =
-      add_verb(program, command, "eval", "perplexity and bits per byte of texts; divergence of two models");
+  CLI::App* verb = add_verb(
+      program, command, "eval",
+      "perplexity and bits per byte of texts; divergence of two models; of a classifier accuracy and F1, of an "
+      "encoder the perplexity of hidden tokens");
   add_model_flags(verb, flags->model);
-  verb->add_option("--data", flags->data, "text to score; several may be given, - is standard input")
+  verb->add_option(
+          "--data", flags->data,
+          "text to score, for a classifier labelled (lines LABEL<TAB>TEXT, or .jsonl); several may be given, - "
+          "is standard input")
       ->required()
       ->allow_extra_args(false);
   verb->add_option("--protocol", flags->protocol,
@@ -173,6 +190,9 @@ void add_eval(CLI::App& program, Command& command) {
       ->check(in_range(1, i64{1} << 24));
   verb->add_option("--batch", flags->windows.batch_tokens, "tokens that go through the model at once")
       ->check(in_range(1, i64{1} << 24))
+      ->capture_default_str();
+  verb->add_option("--mask", flags->mask, "encoders: share of tokens that are hidden and predicted")
+      ->check(CLI::Range(0.001, 0.999).description(""))
       ->capture_default_str();
   verb->add_option("--against", flags->against, "base model: divergence from it on the same text");
   add_example(verb, "sparsam eval thinned --data held-out.txt --against original");

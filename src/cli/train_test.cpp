@@ -120,7 +120,7 @@ TEST_F(TrainVerb, RefusesByExitCode) {
   refused({"--preset", "nano", "--steps", "1"}, 2, "give --out");
   refused({"--out", path("out"), "--steps", "1"}, 2, "give --preset");
   refused({"--preset", "nono", "--out", path("out"), "--steps", "1"}, 2, "did you mean nano");
-  refused(tiny("out", {}), 2, "give --tokens, --steps or --minutes");
+  refused(tiny("out", {}), 2, "give --tokens, --steps, --epochs or --minutes");
   refused(tiny("out", {"--steps", "1", "--minutes", "2"}), 2, "exactly one of");
   refused(tiny("out", {"--steps", "many"}), 2, "--steps");
   refused(tiny("out", {"--steps", "1", "--positions", "rotory"}), 2, "did you mean rotary");

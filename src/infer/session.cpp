@@ -88,6 +88,7 @@ Session::Session(const Model& model, Backend& backend, const SessionOptions& opt
       options_(options),
       buffers_(model.config.layers.size() + (model.config.positions == Positions::recurrent ? 1 : 0)),
       caches_(buffers_.size()) {
+  require_language_model(model.config, "session");
   check(options.chunk > 0 && options.first_capacity > 0 && options.positions >= 0, "session: chunk {}, capacity {}",
         options.chunk, options.first_capacity);
   for (size_t i = 0; i < model.config.layers.size(); ++i)

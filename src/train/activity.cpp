@@ -26,9 +26,12 @@ void ActivityCounter::add(const Activations& kept, Backend& backend, Arena& aren
     const In<float, 2> h = kept.layers[static_cast<size_t>(counts.layer)].mlp.h;
     const Arena::Mark mark = arena.mark();
     const auto norm = arena.allocate<float>(1), active = arena.zeros<float>(h.shape(1));
-    backend.run(L1Norm{.norm = norm, .active = active, .h = h});
-    counts.tokens += h.shape(0);
-    counts.norm += static_cast<double>(norm[0]);
+    for_each_run(kept.tokens.sequences, kept.tokens.length(), kept.tokens.lengths, [&](const SequenceRun& run) {
+      const In<float, 2> rows = h.slice(run.first, run.sequences * run.length);
+      backend.run(L1Norm{.norm = norm, .active = active, .h = rows});
+      counts.tokens += rows.shape(0);
+      counts.norm += static_cast<double>(norm[0]);
+    });
     counts.active.resize(static_cast<size_t>(h.shape(1)));
     for (i64 i = 0; i < h.shape(1); ++i) counts.active[static_cast<size_t>(i)] += static_cast<double>(active[i]);
     arena.release(mark);

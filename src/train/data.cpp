@@ -115,6 +115,13 @@ std::vector<i32> token_bytes(const Tokenizer& tokenizer) {
   return bytes;
 }
 
+std::vector<u32> shuffled(i64 count, Random random) {
+  std::vector<u32> order(static_cast<size_t>(count));
+  std::iota(order.begin(), order.end(), 0u);
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);  // Fisher-Yates
+  return order;
+}
+
 Sampler::Sampler(const TokenFile& tokens, i64 length, u64 seed) : tokens_(tokens), length_(length), seed_(seed) {
   const i64 n = tokens.size();
   if (n < length + 1)
@@ -129,9 +136,7 @@ void Sampler::begin_epoch(i64 epoch) {
   Random random(seed_, static_cast<u64>(epoch));
   epoch_ = epoch;
   offset_ = static_cast<i64>(random.below(static_cast<u64>(std::min(length_, tokens_.size() - length_))));
-  order_.resize(static_cast<size_t>(windows_));
-  std::iota(order_.begin(), order_.end(), 0u);
-  for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[random.below(i)]);  // Fisher-Yates
+  order_ = shuffled(windows_, random);
 }
 
 void Sampler::copy(i64 sample, std::span<i32> window) {

@@ -42,6 +42,9 @@ TokenFile tokenize(std::span<const Document> documents, const Tokenizer& tokeniz
 // Bytes of text that each token stands for (0: end_of_text and its like).
 std::vector<i32> token_bytes(const Tokenizer& tokenizer);
 
+// The numbers below `count` in random order.
+std::vector<u32> shuffled(i64 count, Random random);
+
 // Which window of T + 1 tokens comes when. Each epoch cuts the tokens into W windows from an offset drawn for it and
 // shuffles them; both are pure functions of (seed, epoch), so that a sample is a pure function of (seed, index).
 class Sampler {

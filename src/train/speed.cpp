@@ -21,7 +21,8 @@ i64 peak_resident_bytes() {
 }  // namespace
 
 double training_flops_per_token(const Config& config, i64 sequence) {
-  return 3 * flops_per_token(config, static_cast<double>(sequence) / 2);
+  const double context = static_cast<double>(sequence);
+  return 3 * flops_per_token(config, config.causal ? context / 2 : context);
 }
 
 double measure_peak_flops(Compute compute) {
@@ -36,9 +37,12 @@ TrainSpeed measure_training(const Config& config, const Recipe& recipe, Backend&
   initialize(specs, weights->views, 1);
   Timed timed(backend);
   Trainer trainer(config, weights, recipe, timed);
-  const WindowSource random_tokens = [&](i64 sample, std::span<i32> window) {
+  const i64 outputs = trainer.model().head().rows;
+  const SampleSource random_tokens = [&](i64 sample, std::span<i32> ids, std::span<i32> targets) {
     Random random(1, static_cast<u64>(sample));
-    for (i32& id : window) id = static_cast<i32>(random.below(static_cast<u64>(config.vocab)));
+    for (i32& id : ids) id = static_cast<i32>(random.below(static_cast<u64>(config.vocab)));
+    for (i32& target : targets) target = static_cast<i32>(random.below(static_cast<u64>(outputs)));
+    return recipe.sequence;
   };
   constexpr double learning_rate = 1e-5;
   trainer.step(random_tokens, learning_rate);
