@@ -150,15 +150,22 @@ HWY_INLINE void see_all_keys(const GroupTokens& tokens, float* scale, float* fac
     hn::StoreU(exp(d, hn::Sub(hn::LoadU(d, factor + a), finite_or_zero(d, hn::LoadU(d, scale + a)))), d, factor + a);
   });
 }
-// The next chunk, relative to the scale of all tokens.
-HWY_INLINE void take_plain_chunk(const GroupTokens& tokens, i64 begin, const float* scale, Chunk& chunk) {
+
+// The weights of a chunk whose place and whose scale M are known, and its decays where there is a gate.
+HWY_INLINE void weigh_keys(const GroupTokens& tokens, const float* scale, Chunk& chunk) {
   const i64 E = tokens.key_dim, padded = padded_columns(E);
-  chunk.begin = begin, chunk.size = std::min(chunk_tokens, tokens.time - begin);
   for (i64 i = 0; i < chunk.size; ++i) {
-    float* row = chunk.keys + i * padded;
-    copy_padded(tokens.key(begin + i), E, padded, minus_infinity, row);
+    float *row = chunk.keys + i * padded, *decay = tokens.gate ? chunk.decays + i * padded : nullptr;
+    copy_padded(tokens.key(chunk.begin + i), E, padded, minus_infinity, row);
+    if (decay) copy_padded(tokens.gate_of(chunk.begin + i), E, padded, 0, decay);
     for_panel(padded, [&](auto d, i64 a) HWY_ATTR {
-      hn::StoreU(exp(d, hn::Sub(hn::LoadU(d, row + a), finite_or_zero(d, hn::LoadU(d, scale + a)))), d, row + a);
+      auto exponent = hn::Sub(hn::LoadU(d, row + a), finite_or_zero(d, hn::LoadU(d, scale + a)));
+      if (decay) {
+        const auto sum = i == 0 ? hn::Zero(d) : hn::Add(hn::LoadU(d, decay - padded + a), hn::LoadU(d, decay + a));
+        hn::StoreU(sum, d, decay + a);
+        exponent = hn::Sub(exponent, sum);
+      }
+      hn::StoreU(exp(d, exponent), d, row + a);
     });
   }
 }

@@ -18,11 +18,12 @@ namespace sparsam::cpu::HWY_NAMESPACE {
 
 constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 
-// The scale of each channel and what the token adds: factor (E) of the state, weight (E) of the value.
-void step_keys(const LogAttentionStep& op, i64 b, i64 g, float* factor, float* weight) {
-  const float *k = &op.k(b, g, 0), *gate = op.gate.empty() ? nullptr : &op.gate(b, g, 0);
-  float *scale = &op.scale(b, g, 0), *mass = &op.mass(b, g, 0);
-  for_vectors(op.k.shape(2), [&](auto d, i64 a) HWY_ATTR {
+// Of the channels [begin, begin + n) of all sequences and groups: the scale, and what the token adds: factor (n) of the
+// state, weight (n) of the value.
+void step_keys(const LogAttentionStep& op, i64 begin, i64 n, float* factor, float* weight) {
+  const float *k = op.k.data() + begin, *gate = op.gate.empty() ? nullptr : op.gate.data() + begin;
+  float *scale = op.scale.data() + begin, *mass = op.mass.data() + begin;
+  for_vectors(n, [&](auto d, i64 a) HWY_ATTR {
     const auto none = hn::Set(d, minus_infinity), key = hn::LoadU(d, k + a);
     auto decayed = hn::LoadU(d, scale + a);
     if (gate) decayed = hn::Add(decayed, hn::LoadU(d, gate + a));
@@ -41,16 +42,28 @@ void step_keys(const LogAttentionStep& op, i64 b, i64 g, float* factor, float* w
   });
 }
 
+// The largest of x (n).
+HWY_INLINE float largest_of(const float* x, i64 n) {
+  const Lanes d;
+  const i64 lanes = static_cast<i64>(hn::Lanes(d));
+  auto high = hn::Set(d, minus_infinity);
+  i64 i = 0;
+  for (; i + lanes <= n; i += lanes) high = hn::Max(high, hn::LoadU(d, x + i));
+  float largest = hn::GetLane(hn::MaxOfLanes(d, high));
+  for (; i < n; ++i) largest = std::max(largest, x[i]);
+  return largest;
+}
+
 // read (E): the weights of a query, relative to the largest; returns 1 / sum of the masses, 0 where nothing is seen.
 float step_query(const LogAttentionStep& op, i64 b, i64 h, i64 g, float* read) {
   const i64 E = op.q.shape(2);
   const float *q = &op.q(b, h, 0), *scale = &op.scale(b, g, 0), *mass = &op.mass(b, g, 0);
-  float largest = minus_infinity;
-  for (i64 a = 0; a < E; ++a) largest = std::max(largest, q[a] + scale[a]);
+  for_vectors(E, [&](auto d, i64 a)
+                     HWY_ATTR { hn::StoreU(hn::Add(hn::LoadU(d, q + a), hn::LoadU(d, scale + a)), d, read + a); });
+  float largest = largest_of(read, E);
   if (largest == minus_infinity) largest = 0;
   for_vectors(E, [&](auto d, i64 a) HWY_ATTR {
-    const auto place = hn::Add(hn::LoadU(d, q + a), hn::LoadU(d, scale + a));
-    hn::StoreU(exp(d, hn::Sub(place, hn::Set(d, largest))), d, read + a);
+    hn::StoreU(exp(d, hn::Sub(hn::LoadU(d, read + a), hn::Set(d, largest))), d, read + a);
   });
   const float sum =
       sum_vectors(E, [&](auto d, i64 a) HWY_ATTR { return hn::Mul(hn::LoadU(d, read + a), hn::LoadU(d, mass + a)); });
@@ -85,12 +98,11 @@ HWY_INLINE void step_columns(D d, float* sums, i64 E, i64 stride, i64 c, const f
   for (int i = 0; i < Vectors; ++i) hn::StoreU(hn::Mul(total[i], hn::Set(d, inverse)), d, y + c + i * lanes);
 }
 
-// memory: 3 E + D
-void step_group(const LogAttentionStep& op, i64 b, i64 g, float* memory) {
+// factor, weight (E) of the group; memory: E + D
+void step_group(const LogAttentionStep& op, i64 b, i64 g, const float* factor, const float* weight, float* memory) {
   const auto [batch, time, heads, groups, key_dim, value_dim] = op.shape();
   const i64 E = key_dim, D = value_dim, first = g * heads / groups, last = (g + 1) * heads / groups;
-  float *factor = memory, *weight = factor + E, *read = weight + E, *value = read + E, *sums = &op.sums(b, g, 0, 0);
-  step_keys(op, b, g, factor, weight);
+  float *read = memory, *value = read + E, *sums = &op.sums(b, g, 0, 0);
   std::copy_n(&op.v(b, g, 0), D, value);
   if (op.log_values)
     for_vectors(D, [&](auto d, i64 c) HWY_ATTR { hn::StoreU(exp(d, hn::LoadU(d, value + c)), d, value + c); });
@@ -112,24 +124,30 @@ void step_group(const LogAttentionStep& op, i64 b, i64 g, float* memory) {
   }
 }
 
+// Groups [begin, end) of all sequences; memory: 2 (end - begin) E + E + D
+void step_groups(const LogAttentionStep& op, i64 begin, i64 end, float* memory) {
+  const i64 G = op.k.shape(1), E = op.k.shape(2), n = (end - begin) * E;
+  step_keys(op, begin * E, n, memory, memory + n);
+  for (i64 i = begin; i < end; ++i)
+    step_group(op, i / G, i % G, memory + (i - begin) * E, memory + n + (i - begin) * E, memory + 2 * n);
+}
+
 }  // namespace sparsam::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace sparsam::cpu {
-HWY_EXPORT(step_group);
+HWY_EXPORT(step_groups);
 
 void run(const LogAttentionStep& op, Workspace& workspace) {
-  const auto kernel = HWY_DYNAMIC_DISPATCH(step_group);
+  const auto kernel = HWY_DYNAMIC_DISPATCH(step_groups);
   const auto [batch, time, heads, groups, key_dim, value_dim] = op.shape();
-  const i64 G = groups, E = key_dim, D = value_dim;
+  const i64 E = key_dim, D = value_dim, count = batch * groups;
   const Arena::Mark mark = workspace.arena.mark();
-  const auto memory = workspace.arena.allocate<float>(threads(), 3 * E + D);
+  const auto memory = workspace.arena.allocate<float>(threads(), 2 * count * E + E + D);
   constexpr i64 worth_a_thread = 1 << 17;  // numbers of the state
-  const i64 grain = std::max<i64>(1, worth_a_thread / (E * D));
-  parallel_ranges(batch * G, grain, [&](int thread, i64 begin, i64 end) {
-    for (i64 i = begin; i < end; ++i) kernel(op, i / G, i % G, memory[thread].data());
-  });
+  parallel_ranges(count, std::max<i64>(1, worth_a_thread / (E * D)),
+                  [&](int thread, i64 begin, i64 end) { kernel(op, begin, end, memory[thread].data()); });
   workspace.arena.release(mark);
 }
 }  // namespace sparsam::cpu
