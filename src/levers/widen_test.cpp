@@ -70,7 +70,7 @@ TEST(Widen, OtherWaysAreOtherFunctions) {
   const Model wide = widen(model, widened(model.config, {.dim = 2}), {});
   Model undivided = wide;
   undivided.weights.layers[0].mlp.down =
-      widen(model, wide.config, {}, Numbers::first_moments).weights.layers[0].mlp.down;
+      widen(model, wide.config, {}, Numbers::second_moments).weights.layers[0].mlp.down;
   EXPECT_GT(relative_difference(logits_of(model), logits_of(undivided)), 0.05);
 }
 

@@ -202,7 +202,7 @@ TEST_F(GrowthRunTest, SaysWhatIsMissing) {
   EXPECT_THAT([&] { start_run(options, {}); }, testing::ThrowsMessage<Error>(HasSubstr("--optimizer keep")));
   options.recipe.optimizer = OptimizerStart::reset;
   start_run(options, {});
-  fs::remove_all(*newest_checkpoint(options.out));
+  remove_checkpoints(options.out);
   EXPECT_THAT([&] { start_run(on(directory_ / "small", "next"), {}); },
               testing::ThrowsMessage<Error>(HasSubstr("has no state of the optimizer to keep")));
 }
