@@ -88,9 +88,10 @@ def load_library(package, verbose):
 
 
 class Peer:
-    """One model in llama.cpp with a context of `positions`."""
+    """One model in llama.cpp with a context of `positions`; `fast`: in pieces of 512 tokens, the cache in f16
+    (attention stays plain: for small heads its flash attention is many times slower)."""
 
-    def __init__(self, package, path, positions, verbose):
+    def __init__(self, package, path, positions, verbose, fast=False):
         self.llama = load_library(package, verbose)
         params = self.llama.llama_model_default_params()
         params.use_extra_bufts = False  # weights as the file holds them
@@ -103,8 +104,11 @@ class Peer:
         context = self.llama.llama_context_default_params()
         context.n_ctx = context.n_batch = context.n_ubatch = positions
         context.n_threads = context.n_threads_batch = 1  # more would spin where others work
-        context.type_k = context.type_v = 0  # f32
         context.flash_attn_type = 0
+        if fast:
+            context.n_batch = context.n_ubatch = 512
+        else:
+            context.type_k = context.type_v = 0  # f32
         self.context = self.llama.llama_init_from_model(self.model, context)
         if not self.context:
             sys.exit(f"{path}: llama.cpp makes no context for it (--verbose says why)")

@@ -64,6 +64,10 @@ CASES = {
                    (log_sum_exp(), gated())], positions="none"),
     "lse_options": config([(log_sum_exp(kv_heads=2, head_scale=True, decay=True, convolution=4, window=5), gated()),
                            (attention(kv_heads=2), plain()), (log_sum_exp(key_cap=2.5, decay=True, window=30), None)]),
+    "lse_shared": config([(log_sum_exp(kv_heads=2, feature_dim=5, decay=True, window=5, shared_window=True), None),
+                          (attention(kv_heads=2, convolution=3, qk_norm=True), None),
+                          (log_sum_exp(feature_dim=12, head_scale=True, key_cap=4.0, convolution=2), None),
+                          (log_sum_exp(window=7, shared_window=True), None)]),
 }
 
 

@@ -64,26 +64,35 @@ std::vector<double> rotary_frequencies(const Rotary& rotary, i64 head_dim) {
 
 RotaryTables::RotaryTables(const Rotary& rotary, i64 head_dim, i64 positions)
     : frequencies_(rotary_frequencies(rotary, head_dim)) {
-  const i64 pairs = static_cast<i64>(frequencies_.size());
-  buffer_ = Buffer(2 * positions * pairs * static_cast<i64>(sizeof(float)));
-  float* data = buffer_.as<float>().data();
-  cosine = {data, {positions, pairs}};
-  sine = {data + positions * pairs, {positions, pairs}};
+  constexpr i64 rows = 4096;
+  make_room(std::min(positions, rows));
   if (const auto* yarn = std::get_if<YarnScaling>(&rotary.scaling))
     stretch_ = static_cast<double>(yarn->attention_factor);
 }
 
-void RotaryTables::require(i64 positions) {
-  if (positions <= computed_) return;
+void RotaryTables::make_room(i64 rows) {
+  const i64 pairs = static_cast<i64>(frequencies_.size());
+  buffer_ = Buffer(2 * rows * pairs * static_cast<i64>(sizeof(float)));
+  float* data = buffer_.as<float>().data();
+  cosine = {data, {rows, pairs}};
+  sine = {data + rows * pairs, {rows, pairs}};
+}
+
+void RotaryTables::require(i64 begin, i64 end) {
+  if (begin < first || end > first + cosine.shape(0)) {
+    if (end - begin > cosine.shape(0)) make_room(end - begin);
+    first = begin, computed_ = 0;
+  }
+  if (end <= first + computed_) return;
   constexpr i64 least = 1024;
-  const i64 first = computed_, pairs = cosine.shape(1);
-  computed_ = std::min(std::max({positions, 2 * first, least}), cosine.shape(0));
-  parallel_ranges(computed_ - first, 64, [&](int, i64 begin, i64 end) {
-    for (i64 p = first + begin; p < first + end; ++p)
+  const i64 done = computed_, pairs = cosine.shape(1);
+  computed_ = std::min(std::max({end - first, 2 * done, least}), cosine.shape(0));
+  parallel_ranges(computed_ - done, 64, [&](int, i64 from, i64 to) {
+    for (i64 row = done + from; row < done + to; ++row)
       for (i64 i = 0; i < pairs; ++i) {
-        const double angle = static_cast<double>(p) * frequencies_[static_cast<size_t>(i)];
-        cosine(p, i) = static_cast<float>(stretch_ * std::cos(angle));
-        sine(p, i) = static_cast<float>(stretch_ * std::sin(angle));
+        const double angle = static_cast<double>(first + row) * frequencies_[static_cast<size_t>(i)];
+        cosine(row, i) = static_cast<float>(stretch_ * std::cos(angle));
+        sine(row, i) = static_cast<float>(stretch_ * std::sin(angle));
       }
   });
 }

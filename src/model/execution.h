@@ -11,16 +11,19 @@ namespace sparsam {
 
 // Frequencies of the rotary pairs, base^(-2 i / R), scaled as `rotary` says (config.h).
 std::vector<double> rotary_frequencies(const Rotary& rotary, i64 head_dim);
-// Cosines and sines of the rotary angles p f_i of positions p and pairs i (ops/rope.h). Rows are computed when they are
-// first required: contexts of a million positions cost memory and time only as far as they are used.
+// Cosines and sines of the rotary angles p f_i of positions p and pairs i (ops/rope.h), of some thousand positions at a
+// time: a session at its millionth token has no larger tables than at its first.
 class RotaryTables {
  public:
   RotaryTables() = default;
-  RotaryTables(const Rotary& rotary, i64 head_dim, i64 positions);
-  void require(i64 positions);  // rows [0, positions) are there from now on
-  Out<float, 2> cosine, sine;   // (P, R/2)
+  RotaryTables(const Rotary& rotary, i64 head_dim, i64 positions);  // the last that will come is below `positions`
+  void require(i64 end) { require(0, end); }
+  void require(i64 begin, i64 end);  // these positions are there until the next call
+  Out<float, 2> cosine, sine;        // (rows, R/2)  of the positions first, first + 1, ...
+  i64 first = 0;
 
  private:
+  void make_room(i64 rows);
   Buffer buffer_;
   std::vector<double> frequencies_;  // (R/2)
   double stretch_ = 1;

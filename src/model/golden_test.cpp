@@ -1,5 +1,6 @@
 // The model against PyTorch: logits, gradients and ten AdamW losses of tiny random models, written in double precision
-// by tools/write_goldens.py and tools/write_tokenformer_goldens.py, which share no code with the sources.
+// by tools/write_goldens.py, write_tokenformer_goldens.py and write_published_lse_goldens.py, which share no code with
+// the sources.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -152,7 +153,8 @@ TEST_P(Golden, TenLosses) {
 INSTANTIATE_TEST_SUITE_P(
     Models, Golden,
     testing::Combine(testing::Values("llama_gqa", "gpt2", "neox", "dropped", "no_positions", "lse", "lse_options",
-                                     "tokenformer_l2_norm_gelu", "tokenformer_gelu_l2_norm", "tokenformer_softmax"),
+                                     "lse_shared", "lse_published", "tokenformer_l2_norm_gelu",
+                                     "tokenformer_gelu_l2_norm", "tokenformer_softmax"),
                      testing::Values("reference", "cpu")),
     [](const auto& info) { return std::string(std::get<0>(info.param)) + "_" + std::get<1>(info.param); });
 

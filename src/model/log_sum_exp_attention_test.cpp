@@ -35,6 +35,14 @@ TEST(LogSumExpDescription, ComesBackAsItWasWritten) {
   EXPECT_TRUE(std::holds_alternative<LogSumExpAttention>(options.layers[2].mixer));
   a.window = 0, a.log_values = true, a.value_dim = 6;
   EXPECT_EQ(config_from_json(to_json(make_config(a)), "there"), make_config(a));
+  a.positions = Positions::recurrent, a.output_glu = true, a.mlp = false;
+  EXPECT_EQ(config_from_json(to_json(make_config(a)), "there"), make_config(a));
+  Architecture shared = lse_architecture();
+  shared.window = 5, shared.shared_window = true, shared.feature_dim = 12;
+  EXPECT_EQ(config_from_json(to_json(make_config(shared)), "there"), make_config(shared));
+  Architecture softmax = lse_architecture();
+  softmax.mixer = Mixer::softmax, softmax.convolution = 4;
+  EXPECT_EQ(config_from_json(to_json(make_config(softmax)), "there"), make_config(softmax));
   Json wrong = to_json(make_config(a));
   wrong["sparsam"]["layers"][0]["log_sum_exp"]["decays"] = true;
   EXPECT_THROW(config_from_json(wrong, "there"), Error);
@@ -45,6 +53,8 @@ TEST(LogSumExpDescription, RefusesByName) {
   EXPECT_THAT(error_of_config([](auto& a) { a.window = 4, a.log_values = true; }), HasSubstr("log_values"));
   EXPECT_THAT(error_of_config([](auto& a) { a.key_cap = -1; }), HasSubstr("limit of keys"));
   EXPECT_THAT(error_of_config([](auto& a) { a.convolution = 65; }), HasSubstr("convolution taps"));
+  EXPECT_THAT(error_of_config([](auto& a) { a.shared_window = true; }), HasSubstr("shared_window without a window"));
+  EXPECT_THAT(error_of_config([](auto& a) { a.feature_dim = -1; }), HasSubstr("number of features is -1"));
   EXPECT_THAT(error_of_config([](auto& a) { a.qk_norm = true; }), HasSubstr("--qk-norm"));
   EXPECT_THAT(error_of_config([](auto& a) { a.mixer = Mixer::softmax, a.decay = true; }), HasSubstr("--mixer lse"));
   Config config = make_config(lse_architecture());
@@ -66,8 +76,20 @@ TEST(LogSumExpDescription, CountsItsParametersStateAndWork) {
   a.decay = a.head_scale = true, a.convolution = 3, a.window = 5;
   EXPECT_EQ(parameters(), plain + 4 * (16 * 32 + 16 + 4 + 2 + 3 * (32 + 16 + 16) + 4));
   EXPECT_EQ(state_elements(make_config(a)), 4 * (2 * 8 * (8 + 2) + 2 * (32 + 16 + 16) + 2 * 5 * 16));
+  a.shared_window = true, a.feature_dim = 12;  // of 4 query heads and 2 states of 8 channels
+  EXPECT_EQ(parameters(), plain + 4 * (24 * 32 + 24 + 4 + 2 + 3 * (32 + 16 + 16) + 4 + (4 + 2) * 12 * 8));
+  EXPECT_EQ(state_elements(make_config(a)),
+            4 * (2 * 12 * (8 + 2) + 2 * (32 + 16 + 16) + 2 * 5 * 16 + 5 * (2 * 12 * 2 + 16)));
   a.softmax_every = 4;
   EXPECT_EQ(cache_elements_per_token(make_config(a)), 2 * 2 * 8);
+}
+
+// What PyTorch counts of the published definition: tools/write_published_lse_goldens.py.
+TEST(LogSumExpDescription, PublishedModelHasItsSize) {
+  const Config config = make_config(preset("lse-125m"));
+  EXPECT_EQ(parameter_count(config), 124'879'872);
+  EXPECT_EQ(config.layers.size(), 24u);
+  EXPECT_EQ(state_elements(config), 24 * 24 * 32 * 34);  // 2.5 MB in f32, whatever the length
 }
 
 }  // namespace

@@ -10,13 +10,21 @@ namespace sparsam {
 void rotate(const Execution& e, Out<float, 2> heads, i64 head_dim, bool inverse) {
   if (e.config.positions != Positions::rotary) return;
   const auto view = heads.as(heads.shape(0), heads.shape(1) / head_dim, head_dim);
+  const Arena::Mark mark = e.arena.mark();
+  In<i32, 1> rows = e.positions;
+  if (e.rotary.first != 0) {  // the tables begin later
+    const auto shifted = e.arena.allocate<i32>(rows.size());
+    for (i64 n = 0; n < rows.size(); ++n) shifted[n] = rows[n] - static_cast<i32>(e.rotary.first);
+    rows = shifted;
+  }
   e.backend.run(Rope{.y = view,
                      .x = view,
-                     .positions = e.positions,
+                     .positions = rows,
                      .cosine = e.rotary.cosine,
                      .sine = e.rotary.sine,
                      .pairing = e.config.rotary.pairing,
                      .inverse = inverse});
+  e.arena.release(mark);
 }
 
 namespace {

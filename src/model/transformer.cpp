@@ -58,7 +58,7 @@ Transformer::Transformer(const Model& model, Backend& backend, Compute compute, 
 
 Execution Transformer::execution(const Tokens& tokens, In<i32, 1> positions, Arena& arena) const {
   const i64 length = tokens.length();
-  if (model_.config.positions == Positions::rotary) rotary_.require(tokens.start + length);
+  if (model_.config.positions == Positions::rotary) rotary_.require(tokens.start, tokens.start + length);
   return {.backend = backend_,
           .arena = arena,
           .compute = compute_,

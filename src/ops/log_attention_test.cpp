@@ -137,8 +137,8 @@ TEST(LogAttention, GradientsOfItsCompanions) {
 
 using CpuLogAttention = CpuTest;
 
-const std::vector<Heads> ragged_shapes{
-    {1, 1, 1, 1, 1, 1}, {2, 3, 2, 1, 5, 7}, {1, 64, 1, 1, 16, 16}, {1, 70, 2, 1, 17, 33}, {2, 67, 2, 2, 8, 5}};
+const std::vector<Heads> ragged_shapes{{1, 1, 1, 1, 1, 1},    {2, 3, 2, 1, 5, 7},  {1, 64, 1, 1, 16, 16},
+                                       {1, 70, 2, 1, 17, 33}, {2, 67, 2, 2, 8, 5}, {1, 150, 2, 1, 3, 4}};
 
 TEST_F(CpuLogAttention, Attention) {
   for (const Heads& s : ragged_shapes)
