@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 
-SHAPE = ["--vocab", "2048", "--context", "64", "--layers", "2", "--dim", "96", "--heads", "3", "--positions", "learned"]
+SHAPE = ["--context", "64", "--layers", "2", "--dim", "96", "--heads", "3", "--positions", "learned"]
 MIXERS = {"softmax": [], "lse": ["--mixer", "lse"], "lse + convolution": ["--mixer", "lse", "--convolution", "4"]}
 PRETRAIN = ["--task", "masked", "--steps", "600", "--batch", "64", "--lr", "3e-3"]
 CLASSIFY = ["--task", "classify", "--epochs", "3", "--batch", "32", "--weight-decay", "0.1"]
@@ -39,7 +39,7 @@ def read(part):
 
 def sparsam(*arguments):
     print(" ".join(["sparsam", *arguments]), file=sys.stderr, flush=True)
-    output = subprocess.run([SPARSAM, *arguments, "--json", "--quiet"], stdout=subprocess.PIPE, check=True).stdout
+    output = subprocess.run([SPARSAM, *arguments, "--json", "--quiet", "--threads", "1"], stdout=subprocess.PIPE, check=True).stdout
     return json.loads(output)
 
 
@@ -87,7 +87,7 @@ def main():
     tokenizer = path("softmax-masked")
     rows = []
     for mixer, flags in MIXERS.items():
-        own = [] if mixer == "softmax" else ["--tokenizer", tokenizer]
+        own = ["--vocab", "2048"] if mixer == "softmax" else ["--tokenizer", tokenizer]
         masked = train(f"{mixer}-masked", "--preset", "nano", *SHAPE, *flags, *own, *PRETRAIN, *unlabelled)
         for start in ("scratch", "pre-trained"):
             accuracies, dev, nats, f1 = [], [], [], []

@@ -365,7 +365,7 @@ TEST_F(RunTest, RefusesWhatDoesNotFit) {
   refused([&](RunOptions& o) { o.sources.data = {brief}; }, "tokens, but one training sequence takes 17");
   refused([&](RunOptions& o) { o.sources.valid = {empty}; }, "empty.txt: no text");
   refused([&](RunOptions& o) { o.recipe.sequence = 17; }, "--sequence is 17, but the model's context is 16");
-  refused([&](RunOptions& o) { o.recipe.tokens = 5; }, "exactly one of --tokens, --steps and --minutes");
+  refused([&](RunOptions& o) { o.recipe.tokens = 5; }, "exactly one of --tokens, --steps, --epochs and --minutes");
   refused([&](RunOptions& o) { o.recipe.steps = 0; }, "exactly one of");
   refused([&](RunOptions& o) { o.recipe.batch = -1; }, "--batch is -1");
   refused([&](RunOptions& o) { o.recipe.lr = -1; }, "--lr is -1");

@@ -38,7 +38,7 @@ RunOptions classifier_run(const TemporaryDirectory& directory, std::string_view 
   if (!fs::exists(train)) write_text(train, labelled_texts(300, 1)), write_text(valid, labelled_texts(60, 2));
   options.sources.data = {train.string()}, options.sources.valid = {valid.string()};
   options.architecture.mixer = mixer, options.architecture.positions = Positions::learned;
-  options.recipe.task = Task::classify;
+  options.recipe.task = Task::classify, options.upkeep.eval_tokens = 0;
   options.recipe.batch = 16, options.recipe.accumulate = 2, options.recipe.steps = 60;
   return options;
 }
