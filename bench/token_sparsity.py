@@ -6,8 +6,9 @@
 train     two models of 4.7 M parameters on PTB/ptb.train.txt, alike but for parameter tokens (256 for each of q, k, v and o,
           1024 for the MLP) in the one and matrices and SiLU MLPs in the other. Interrupted runs go on where they stopped.
 shrink    of each model the frontier of sparsam shrink, scored on 32,768 tokens of ptb.train.txt and judged on the first
-          100 kB of ptb.test.txt, both ways of allocation.
-sparsity  of the model of tokens PPL-1, 5 and 10 % by value tokens that are skipped, and by inputs of the keys.
+          100 kB of ptb.test.txt, by each score and allocation.
+sparsity  of the model of tokens PPL-1, 5 and 10 % on 8,192 tokens of that text, by value tokens that are skipped and by inputs of
+          the keys.
 keys      what choosing among the keys could give (below), in numpy on the same model.
 speed     decoding of the test text, with and without what is skipped, in one run: on a quiet machine.
 table     prints what was measured as Markdown.
@@ -31,6 +32,7 @@ MODELS = {
     "tokens": ["--preset", "tokenformer-nano", *SHAPE, "--attention-tokens", "256", "--mlp-tokens", "1024"],
     "silu": ["--preset", "micro", *SHAPE, "--kv-heads", "8", "--hidden", "1024"],
 }
+SHRINKING = {"peak": [], "square": ["--score", "mean-square"], "global": ["--allocation", "global"]}
 KEEP = "95%,90%,75%,50%,25%"
 WINDOWS = ["--context", "128", "--stride", "112"]
 SPARSAM, PTB, OUT = sys.argv[1:4]
@@ -82,10 +84,9 @@ def judged(*more):
 
 def shrink():
     for name in MODELS:
-        for allocation in ("uniform", "global"):
-            run(f"{name}.shrink.{allocation}", "shrink", path(name),
-                *judged("--calibration-tokens", "32768", "--held-out-tokens", "0", "--keep", KEEP, "--allocation", allocation,
-                        "--decode", "0"))
+        for kind, how in SHRINKING.items():
+            run(f"{name}.shrink.{kind}", "shrink", path(name),
+                *judged("--calibration-tokens", "32768", "--held-out-tokens", "0", "--keep", KEEP, *how, "--decode", "0"))
         run(f"{name}.shrink.ppl", "shrink", path(name),
             *judged("--calibration-tokens", "32768", "--held-out-tokens", "0", "--ppl", "1,5,10", "--decode", "0"))
 
@@ -93,10 +94,10 @@ def shrink():
 def sparsity():
     for percent in (1, 5, 10):
         run(f"tokens.sparse{percent}", "sparsity", path("tokens"),
-            *judged("--tokens", "16384", "--held-out-tokens", "0", "--ppl", str(percent), "--out", path(f"sparse{percent}"),
+            *judged("--tokens", "16384", "--held-out-tokens", "8192", "--ppl", str(percent), "--out", path(f"sparse{percent}"),
                     *(["--compare"] if percent == 1 else [])))
         run(f"tokens.inputs{percent}", "sparsity", path("tokens"),
-            *judged("--tokens", "16384", "--held-out-tokens", "0", "--inputs", "--ppl", str(percent), "--allocation", "uniform",
+            *judged("--tokens", "16384", "--held-out-tokens", "8192", "--inputs", "--ppl", str(percent), "--allocation", "uniform",
                     "--out", path(f"inputs{percent}")))
 
 
@@ -238,13 +239,14 @@ def load(name):
 
 
 def table():
-    print("| model | kept | parameters | MFLOP | perplexity, uniform | global | speed-up |\n|---|---:|---:|---:|---:|---:|---:|")
+    print("| model | kept | parameters | MFLOP | perplexity | by mean square | global | speed-up |\n"
+          "|---|---:|---:|---:|---:|---:|---:|---:|")
     for name in MODELS:
-        uniform, other = load(name + ".shrink.uniform")["frontier"], load(name + ".shrink.global")["frontier"]
-        timed = load(name + ".shrink.speed")["frontier"] if os.path.exists(path(name + ".shrink.speed.json")) else uniform
-        for u, g, t in zip(uniform, other, timed):
-            print(f"| {name} | {u['asked']} | {u['parameters'] / 1e6:.2f} M | {u['mflops_per_token']:.2f} | {u['perplexity']:.2f} "
-                  f"| {g['perplexity']:.2f} | {t.get('speedup', 0):.2f} |")
+        peak, square, other = (load(f"{name}.shrink.{kind}")["frontier"] for kind in SHRINKING)
+        timed = load(name + ".shrink.speed")["frontier"] if os.path.exists(path(name + ".shrink.speed.json")) else peak
+        for p, s, g, t in zip(peak, square, other, timed):
+            print(f"| {name} | {p['asked']} | {p['parameters'] / 1e6:.2f} M | {p['mflops_per_token']:.2f} | {p['perplexity']:.2f} "
+                  f"| {s['perplexity']:.2f} | {g['perplexity']:.2f} | {t.get('speedup', 0):.2f} |")
     for name in MODELS:
         for p in load(name + ".shrink.ppl")["frontier"]:
             print(f"{name} {p['asked']}: {100 * p['fraction']:.1f} % kept, perplexity {p['perplexity']:.2f}")

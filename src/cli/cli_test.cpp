@@ -451,15 +451,113 @@ TEST_F(CliTest, GrowsParameterTokens) {
   EXPECT_THAT(run("grow @tokens --params 2x --out @grown").out, HasSubstr("the function is the same"));
 
   EXPECT_THAT(error_of("grow @tokens --out @x", 2), HasSubstr("how far?"));
-  EXPECT_THAT(error_of("grow @tokens --params 2x --to-tokens v:90 --out @x", 2), HasSubstr("how far?"));
+  EXPECT_THAT(error_of("grow @tokens --params 2x --to-tokens v:90 --out @x", 2), HasSubstr("give one of them"));
   EXPECT_THAT(error_of("grow @tokens --params two --out @x", 2), HasSubstr("'two' is not understood"));
   EXPECT_THAT(error_of("grow @tokens --params 2x --new zero-key --out @x", 2), HasSubstr("did you mean zero-keys?"));
   EXPECT_THAT(error_of("grow @tokens --params 2x --published --new zero-keys --out @x", 2), HasSubstr("without --new"));
   EXPECT_THAT(error_of("grow @tokens --params 2x --freeze-old --out @x", 2), HasSubstr("--freeze-old"));
   EXPECT_THAT(error_of("grow @model --params 2x --out @x", 2), HasSubstr("no parameter tokens"));
   EXPECT_THAT(error_of("grow @tokens --params 2x --out @tokens", 2), HasSubstr("is the model itself"));
-  EXPECT_THAT(error_of("sparsity @tokens --calibrate @text.txt --data @text.txt", 2), HasSubstr("parameter tokens"));
   EXPECT_THAT(error_of("convert @tokens @x.gguf", 1), HasSubstr("does not have parameter tokens"));
+}
+
+TEST_F(CliTest, GrowsWidthDepthAndTheOptimizer) {
+  const auto perplexity = [](const std::string& model) {
+    return json_of("eval @" + model + " --data @text.txt --context 64")["perplexity"].get<double>();
+  };
+  const double before = perplexity("model");
+  const Json grown = json_of("grow @model --dim 2x --hidden 3x --layers 5 --out @wide.gguf");
+  EXPECT_EQ(grown["sizes"].dump(),
+            R"({"dim":{"from":32,"to":64},"hidden":{"from":48,"to":144},"layers":{"from":3,"to":5}})");
+  EXPECT_EQ(grown["same_function"], true);
+  EXPECT_NEAR(perplexity("wide.gguf") / before, 1, 1e-5);
+  json_of("grow @model --hidden 60 --neurons random --out @wide");
+  EXPECT_NEAR(perplexity("wide") / before, 1, 1e-5);
+  EXPECT_EQ(json_of("grow @model --layers 6 --stack --out @stack")["same_function"], false);
+  EXPECT_GT(std::abs(perplexity("stack") / before - 1), 1e-3);
+
+  const std::string data = " --data @text.txt --steps 3 --batch 2 --sequence 16 --valid-fraction 0";
+  json_of("train --preset tokenformer-nano --layers 1 --vocab 300 --out @run" + data);
+  const Json kept = json_of("grow @run --params 2x --optimizer keep --out @bigger");
+  EXPECT_EQ(kept["optimizer"]["updates"], 3);
+  EXPECT_EQ(json_of("train --from @bigger --optimizer keep --freeze old --out @on" + data)["step"], 3);
+  EXPECT_EQ(json_of("grow @on --layers 2 --optimizer keep --out @deep")["optimizer"]["updates"], 6);
+
+  EXPECT_THAT(error_of("grow @model --dim 33 --out @x", 2), HasSubstr("33 is no multiple of the width 32"));
+  EXPECT_THAT(error_of("grow @model --dim 1.5x --out @x", 2), HasSubstr("48 is no multiple of the width 32"));
+  EXPECT_THAT(error_of("grow @model --hidden few --out @x", 2), HasSubstr("'few' is not understood"));
+  EXPECT_THAT(error_of("grow @model --hidden 2x --neurons copy --out @x", 2), HasSubstr("did you mean copies?"));
+  EXPECT_THAT(error_of("grow @model --layers 2 --out @x", 2), HasSubstr("the model has 3 layers"));
+  EXPECT_THAT(error_of("grow @model --dim 2x --stack --out @x", 2), HasSubstr("give --layers N"));
+  EXPECT_THAT(error_of("grow @model --dim 2x --noise -1 --out @x", 2), HasSubstr("--noise is -1"));
+  EXPECT_THAT(error_of("grow @model --dim 2x --optimizer keep --out @x", 1), HasSubstr("no state of the optimizer"));
+  EXPECT_THAT(error_of("train --from @model --freeze old --out @x" + data, 2), HasSubstr("--freeze old"));
+}
+
+TEST_F(CliTest, ShrinksAndReadsParameterTokensAndNeurons) {
+  Architecture architecture = preset("tokenformer-nano");
+  architecture.layers = 2, architecture.dim = 32, architecture.heads = 2;
+  architecture.attention_tokens = 40, architecture.mlp_tokens = 96;
+  write_model("tokens", 1, 0, architecture);
+  write_text(folder / "held-out.txt", embedded_corpus(3000, 77).text);
+  const std::string texts = " --calibrate @text.txt --data @held-out.txt --context 64 --calibration-tokens 512 ";
+  const auto perplexity = [](const std::string& model) {
+    return json_of("eval @" + model + " --data @held-out.txt --context 64")["perplexity"].get<double>();
+  };
+  // Growth there and shrinking back.
+  json_of("grow @tokens --to-tokens attention:80,mlp:200 --out @grown");
+  const Json back = json_of("shrink @grown" + texts + "--tokens attention:40,mlp:96 --decode 4 --out @back");
+  EXPECT_EQ(slurp(folder / "back" / "model.safetensors"), slurp(folder / "tokens" / "model.safetensors"));
+  EXPECT_NEAR(back["frontier"][1]["rise"].get<double>(), 0, 1e-6);
+  EXPECT_EQ(parse_json(slurp(folder / "back" / "sparsam.json"), "manifest")["lever"], "shrink");
+  // A frontier, of which the second point is written.
+  const Json smaller = json_of("shrink @tokens" + texts + "--keep 75%,50 --store 50 --decode 0 --out @smaller");
+  ASSERT_EQ(smaller["frontier"].size(), 3u);
+  EXPECT_NEAR(smaller["frontier"][2]["perplexity"].get<double>(), perplexity("smaller"), 1e-3);
+  EXPECT_EQ(smaller["sites"][4]["to"], 48);
+  EXPECT_LT(smaller["sites"][4]["tau_to"].get<double>(), smaller["sites"][4]["tau_from"].get<double>());
+  EXPECT_THAT(run("shrink @model" + texts + "--keep 50% --allocation global --decode 2").out, HasSubstr("speed-up"));
+  EXPECT_EQ(run("shrink @tokens" + texts + "--ppl 1000 --decode 0 --out @least").code, 0);
+  // A bound that nothing reaches: the smallest possible step down from few neurons.
+  const Outcome never = run("shrink @model" + texts + "--ppl 0 --decode 0 --out @never");
+  EXPECT_EQ(never.code == 0, fs::exists(folder / "never"));
+  EXPECT_EQ(never.code == 3, never.out.find("not reached") != std::string::npos);
+  // Sparsity of tokens, stored and applied.
+  const Json sparse = json_of(
+      "sparsity @tokens --calibrate @text.txt --data @held-out.txt --context 64 --tokens 512 --ppl 5 --compare --out "
+      "@sparse");
+  EXPECT_EQ(sparse["layers"].size(), 10u);
+  EXPECT_EQ(sparse["layers"][3]["place"], "o");
+  EXPECT_NEAR(sparse["ppl"][0]["perplexity"].get<double>(), perplexity("sparse"), 1e-3);
+  EXPECT_EQ(run("bench @sparse --data @held-out.txt -n 4 -r 1").code, 0);
+  EXPECT_EQ(run("generate @sparse --prompt the --tokens 3 --temperature 0").code, 0);
+  EXPECT_THAT(error_of("train --from @sparse --data @text.txt --out @y", 2), HasSubstr("by thresholds"));
+  json_of(
+      "sparsity @tokens --calibrate @text.txt --data @held-out.txt --context 64 --tokens 512 --inputs --target 20 "
+      "--allocation uniform --out @keys");
+  EXPECT_EQ(run("bench @keys --data @held-out.txt -n 4 -r 1").code, 0);
+  // Reading a model.
+  const Json read = json_of("inspect @grown --tokens @held-out.txt --most 50 --top 3 --follow 0.v.7");
+  EXPECT_EQ(read["text"].size(), 50u);
+  EXPECT_EQ(read["sites"][2]["positions"][49].size(), 3u);
+  EXPECT_EQ(read["sites"][2]["grown"]["new_strength"], 0.0);
+  EXPECT_EQ(read["followed"][0]["contexts"].size(), 10u);
+  EXPECT_THAT(run("inspect @model --text cat --at 0.mlp").out, HasSubstr("strongest at each position in 0.mlp"));
+
+  EXPECT_THAT(error_of("shrink @tokens" + texts, 2), HasSubstr("how far?"));
+  EXPECT_THAT(error_of("shrink @tokens" + texts + "--keep 50% --ppl 1", 2), HasSubstr("how far?"));
+  EXPECT_THAT(error_of("shrink @tokens" + texts + "--keep half", 2), HasSubstr("'half' is not understood"));
+  EXPECT_THAT(error_of("shrink @tokens" + texts + "--keep 0%", 2), HasSubstr("above 0 %"));
+  EXPECT_THAT(error_of("shrink @tokens" + texts + "--tokens mlp:97", 2), HasSubstr("fewer than the 97"));
+  EXPECT_THAT(error_of("shrink @model" + texts + "--tokens q:7", 2), HasSubstr("no parameter tokens in q"));
+  EXPECT_THAT(error_of("shrink @tokens" + texts + "--keep 50% --allocation globl", 2),
+              HasSubstr("did you mean global?"));
+  EXPECT_THAT(error_of("shrink @tokens" + texts + "--keep 50% --store 40% --out @x", 2), HasSubstr("not one of 50%"));
+  EXPECT_THAT(error_of("shrink @tokens --calibrate @text.txt --data @text.txt --keep 50%", 2), HasSubstr("stands in"));
+  EXPECT_THAT(error_of("shrink @tokens" + texts + "--keep 50% --out @tokens", 2), HasSubstr("is the model itself"));
+  EXPECT_THAT(error_of("inspect @tokens --text cat --follow 0.w.7", 2), HasSubstr("no neurons at '0.w'"));
+  EXPECT_THAT(error_of("inspect @tokens --text cat --follow 0.v.40", 2), HasSubstr("0.v has 0 to 39"));
+  EXPECT_THAT(error_of("inspect @tokens --follow 0.v.4", 2), HasSubstr("give --tokens FILE"));
 }
 
 }  // namespace

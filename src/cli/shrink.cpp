@@ -23,7 +23,7 @@ struct ShrinkFlags {
   ModelFlags model;
   std::vector<std::string> calibrate, data, keep;
   std::vector<double> percents;
-  std::string tokens, allocation = "uniform", protocol = "stride", out;
+  std::string tokens, score = "peak", allocation = "uniform", protocol = "stride", out;
   std::optional<std::string> store;
   i64 held_out_tokens = 16384, decode = 32;
   WindowOptions windows;
@@ -58,6 +58,9 @@ void check_flags(const ShrinkFlags& flags) {
   const std::vector<std::string> allocations{"uniform", "global"};
   if (std::find(allocations.begin(), allocations.end(), flags.allocation) == allocations.end())
     fail_unknown("allocation", flags.allocation, allocations, "--allocation", Exit::usage);
+  const std::vector<std::string> scores{"peak", "mean-square"};
+  if (std::find(scores.begin(), scores.end(), flags.score) == scores.end())
+    fail_unknown("score", flags.score, scores, "--score", Exit::usage);
   if (!flags.tokens.empty() && flags.allocation != "uniform")
     fail_usage("shrink: --tokens says how many stay where: give it without --allocation");
   for (const double percent : flags.percents)
@@ -207,6 +210,7 @@ Json report_json(const std::vector<Point>& points, const Frontier& frontier, con
                  const WindowOptions& windows) {
   Json json{{"frontier", Json::array()},
             {"allocation", flags.tokens.empty() ? flags.allocation : "given"},
+            {"score", flags.score},
             {"calibration_tokens", calibration},
             {"tokens", frontier.held_out_tokens()},
             {"protocol", describe(windows)}};
@@ -270,7 +274,9 @@ Exit run_shrink(const ShrinkFlags& flags, const Common& common) {
     Progress progress("score", common.quiet);
     const Transformer whole(open.model, *backend, open.compute,
                             resolve_context(flags.scoring.context, open.model.config));
-    return measure_contributions(whole, tokens, flags.scoring, [&](double part) { progress.update(part, ""); });
+    ContributionOptions options = flags.scoring;
+    options.score = flags.score == "peak" ? Score::peak : Score::mean_square;
+    return measure_contributions(whole, tokens, options, [&](double part) { progress.update(part, ""); });
   }();
   std::vector<Point> points;
   Progress progress("shrink", common.quiet);
@@ -330,6 +336,8 @@ void add_shrink(CLI::App& program, Command& command) {
   verb->add_option("--ppl", flags->percents, "as few as raise the perplexity by at most so many percent")
       ->delimiter(',')
       ->allow_extra_args(false);
+  verb->add_option("--score", flags->score, "by the peak of what each adds over the text, or by its mean-square")
+      ->capture_default_str();
   verb->add_option("--allocation", flags->allocation,
                    "uniform: the same of every layer; global: the least of the whole model, so that layers differ")
       ->capture_default_str();

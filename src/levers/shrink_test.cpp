@@ -23,10 +23,10 @@ Architecture tiny(Theta theta = Theta::l2_gelu) {
 
 const auto ids = random_ids(48, 300, 3);
 
-std::vector<Contributions> contributions_of(const Model& model) {
+std::vector<Contributions> contributions_of(const Model& model, Score score = Score::peak) {
   const auto backend = make_backend("cpu");
   const Transformer transformer(model, *backend, Compute::f32, 24);
-  return measure_contributions(transformer, ids, {.context = 24, .tokens = 0});
+  return measure_contributions(transformer, ids, {.context = 24, .tokens = 0, .score = score});
 }
 
 std::vector<float> logits_of(const Model& model) {
@@ -104,7 +104,8 @@ TEST(Shrink, LossOfWhatStaysIsTorchs) {
       return sum / static_cast<double>(N);
     };
     const Transformer transformer(model, *backend, Compute::f32, N / sequences);
-    const auto contributions = measure_contributions(transformer, inputs, {.context = N / sequences, .tokens = 0});
+    const auto contributions = measure_contributions(
+        transformer, inputs, {.context = N / sequences, .tokens = 0, .score = Score::mean_square});
     const i64 attention = golden["kept"]["attention"].get<i64>(), mlp = golden["kept"]["mlp"].get<i64>();
     const auto counts = counts_for(model.config, TokenTargets{attention, attention, attention, attention, mlp});
     const Model smaller = shrink(model, contributions, counts);
@@ -141,10 +142,10 @@ TEST(Shrink, NeuronsThatAddNothing) {
   }
 }
 
-// The square error that scores promise is what removal of one neuron makes.
+// The square error that mean squares promise is what removal of one neuron makes.
 TEST(Shrink, ScoresAreTheErrorOfOneRemoval) {
   const TinyModel model = tiny_model();
-  const auto contributions = contributions_of(model.model);
+  const auto contributions = contributions_of(model.model, Score::mean_square);
   const auto backend = make_backend("cpu");
   const auto branch = [&](const Model& m) {  // of the first layer's MLP, whose input is the same in both
     const Transformer transformer(m, *backend, Compute::f32, 24);

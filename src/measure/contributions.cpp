@@ -26,7 +26,15 @@ const TokenActivations& token_activations(const LayerActivations& acts, SitePlac
   return acts.mlp.tokens;
 }
 
-// Adds up square(n, i) over the rows n, for each column i.
+// Adds up square(n, i) over the rows n, for each column i; or takes the greatest.
+void take_greatest(std::vector<double>& greatest, i64 rows, auto&& square) {
+  parallel_ranges(static_cast<i64>(greatest.size()), 64, [&](int, i64 begin, i64 end) {
+    for (i64 n = 0; n < rows; ++n)
+      for (i64 i = begin; i < end; ++i)
+        if (const double value = square(n, i); !(value <= greatest[static_cast<size_t>(i)]))  // NaN stays visible
+          greatest[static_cast<size_t>(i)] = value;
+  });
+}
 void add_columns(std::vector<double>& sums, i64 rows, auto&& square) {
   parallel_ranges(static_cast<i64>(sums.size()), 64, [&](int, i64 begin, i64 end) {
     for (i64 n = 0; n < rows; ++n)
@@ -57,7 +65,7 @@ void add_shares(std::vector<double>& sums, const ParameterTokens& tokens, const 
 }
 
 struct SiteSums {
-  std::vector<double> squares, shares;  // (P)
+  std::vector<double> squares, shares;  // (P)  squares: the greatest, or their sum
   double answer = 0;                    // sum of |o_t|^2
 };
 
@@ -105,7 +113,11 @@ std::vector<Contributions> measure_contributions(const Transformer& model, std::
           const Arena::Mark mark = arena.mark();
           const In<float, 2> h = neurons_of(model, kept, sites[i], arena);
           const Matrix& outputs = outputs_at(model.model().weights, config, sites[i]);
-          add_columns(sums[i].squares, h.shape(0), [&](i64 n, i64 p) { return double{h(n, p)} * h(n, p); });
+          const auto square = [&](i64 n, i64 p) { return double{h(n, p)} * h(n, p); };
+          if (options.score == Score::peak)
+            take_greatest(sums[i].squares, h.shape(0), square);
+          else
+            add_columns(sums[i].squares, h.shape(0), square);
           if (const ParameterTokens* own = tokens_at(config, sites[i]))
             add_shares(sums[i].shares, *own,
                        token_activations(kept.layers[static_cast<size_t>(sites[i].layer)], sites[i].place), h);
@@ -124,8 +136,9 @@ std::vector<Contributions> measure_contributions(const Transformer& model, std::
     column_norms(outputs, {lengths.data(), {outputs.cols}});
     Contributions& c = result.emplace_back(Contributions{sites[i], std::move(sums[i].squares), {}});
     c.shares = std::move(sums[i].shares);
+    const double rows = options.score == Score::peak ? static_cast<double>(count) : 1;  // |o|^2 was summed
     for (size_t p = 0; p < c.scores.size(); ++p) {
-      c.scores[p] *= double{lengths[p]} * lengths[p] / std::max(sums[i].answer, 1e-300);
+      c.scores[p] *= rows * double{lengths[p]} * lengths[p] / std::max(sums[i].answer, 1e-300);
       if (!std::isfinite(c.scores[p]))
         fail("{}: neuron {} scores {}, expected a finite number", name_of(c.site), p, c.scores[p]);
     }

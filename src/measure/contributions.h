@@ -1,10 +1,10 @@
 // How much each neuron of an MLP and each parameter token adds to what it is part of.
-//   o_t = sum_i h_ti w_i         score_i = mean_t |h_ti w_i|^2 / mean_t |o_t|^2,   |h_ti w_i|^2 = h_ti^2 |w_i|^2
-// h: hidden activations and columns w of the down projection; of parameter tokens s and the values V. The score is the
-// relative square error of o that leaving out i alone makes while the others stay as they are: errors of several add up
-// where contributions are uncorrelated. It is the square rather than the mean length |h_ti| |w_i| since it is the error
-// of o, and not its size, that the layers above see: a neuron that is strong on few tokens counts for what it does
-// there.
+//   o_t = sum_i h_ti w_i         |h_ti w_i|^2 = h_ti^2 |w_i|^2
+//   mean_square   score_i = mean_t |h_ti w_i|^2 / mean_t |o_t|^2
+//   peak          score_i =  max_t |h_ti w_i|^2 / mean_t |o_t|^2
+// h: hidden activations and columns w of the down projection; of parameter tokens s and the values V. The first is the
+// relative square error of o that leaving out i alone makes. Neurons that are strong on few tokens count for little in
+// it, though those tokens may hang on them: by the peak the perplexity of what is left was lower (docs/shrink.md).
 //
 // Parameter tokens share a norm, and what is left of it without some of them is known from
 //   share_i = mean_t n_ti^2 / N_t^2      n the scores that are normed, N their norm; of a softmax mean_t s_ti / tau^2
@@ -26,9 +26,12 @@ struct Contributions {
   std::vector<double> shares;  // (P)  empty for an MLP
 };
 
+enum class Score : u8 { peak, mean_square };
+
 struct ContributionOptions {
   i64 context = 0;     // tokens of a window; 0: the model's, at most 2048
   i64 tokens = 65536;  // at most; 0: all of the text
+  Score score = Score::peak;
 };
 // Of every site, in the order of neuron_sites(). One pass over windows side by side, summed in double precision in an
 // order that does not depend on the threads. Errors: no tokens; nothing to score; what is not finite, by its site.

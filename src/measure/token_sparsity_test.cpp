@@ -78,7 +78,8 @@ TEST_P(TokenSparsity, LossWithoutThemIsTorchs) {
 
 TEST_P(TokenSparsity, ScoresAndSharesAreTorchs) {
   const Transformer transformer(model_, *backend_, Compute::f32, length_);
-  const auto contributions = measure_contributions(transformer, inputs_, {.context = length_, .tokens = 0});
+  const auto contributions =
+      measure_contributions(transformer, inputs_, {.context = length_, .tokens = 0, .score = Score::mean_square});
   ASSERT_EQ(contributions.size(), golden_["sites"].size());
   for (size_t i = 0; i < contributions.size(); ++i) {
     SCOPED_TRACE(name_of(contributions[i].site));
@@ -100,20 +101,27 @@ TEST_P(TokenSparsity, FiringsAddUpToScores) {
   const Firings firings = measure_firings(transformer, inputs_, options);
   const auto sites = neuron_sites(model_.config);
   ASSERT_EQ(firings.sites.size(), sites.size());
-  for (const SiteFirings& site : firings.sites) {
+  const auto peaks = measure_contributions(transformer, inputs_, {.context = length_, .tokens = 0});
+  for (size_t i = 0; i < sites.size(); ++i) {
+    const SiteFirings& site = firings.sites[i];
     if (site.site.place == SitePlace::mlp) continue;
     SCOPED_TRACE(name_of(site.site));
-    std::vector<double> sums(site.strength.size());  // top is all of them
+    std::vector<double> sums(site.strength.size()), greatest(sums.size());  // top is all of them
     ASSERT_EQ(site.top.size(), inputs_.size());
     for (const auto& position : site.top) {
       ASSERT_EQ(position.size(), sums.size());
       for (size_t r = 0; r < position.size(); ++r) {
-        sums[static_cast<size_t>(position[r].index)] += position[r].strength;
+        const size_t index = static_cast<size_t>(position[r].index);
+        sums[index] += position[r].strength;
+        greatest[index] = std::max(greatest[index], static_cast<double>(position[r].strength));
         EXPECT_LE(position[r].strength, position[r > 0 ? r - 1 : 0].strength);
       }
     }
-    for (size_t p = 0; p < sums.size(); ++p)
+    const auto& scores = peaks[i].scores;
+    for (size_t p = 0; p < sums.size(); ++p) {
+      EXPECT_NEAR(scores[p] / scores[0] / std::pow(greatest[p] / greatest[0], 2), 1, 1e-5);
       EXPECT_NEAR(sums[p] / static_cast<double>(inputs_.size()), site.strength[p], 1e-6);
+    }
   }
   // What is followed is found again in the lists of its site.
   const auto& followed = firings.followed.front();
