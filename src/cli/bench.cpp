@@ -58,6 +58,7 @@ Exit bench_inference(const BenchFlags& flags, const Common& common) {
   const Model model = flags.shape.empty() ? load_model(flags.model.path)
                                           : random_model(make_config(shape_of(flags.shape, "--random")),
                                                          weight_type(flags.type), common.seed);
+  require_language_model(model.config, flags.model.path);
   const auto backend = make_backend(flags.model.backend);
   Timed timed(*backend);
   const SpeedOptions options{.session = {.compute = compute_of(flags.model.precision, model)},

@@ -88,7 +88,8 @@ TEST_F(TrainVerb, FinishesTheStepWhenInterrupted) {
   for (const int signal : {SIGINT, SIGTERM}) {
     const std::string out = "out" + std::to_string(signal);
     const pid_t child = start(tiny(out, {"--steps", "2000", "--eval-every", "2000"}));
-    EXPECT_TRUE(wait_for([&] { return fs::exists(path(out) + "/metrics.jsonl"); }));
+    const fs::path metrics = path(out) + "/metrics.jsonl";
+    EXPECT_TRUE(wait_for([&] { return fs::exists(metrics) && fs::file_size(metrics) > 0; }));  // after a step
     ::kill(child, signal);
     EXPECT_EQ(finish(child), 128 + signal) << output("stderr");
     EXPECT_THAT(output("stderr"), HasSubstr("to go on: sparsam train --resume --out " + path(out)));
