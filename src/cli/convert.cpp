@@ -99,6 +99,7 @@ Exit convert(ConvertFlags& flags, const Common& common) {
   const std::optional<Tokenizer> tokenizer = tokenizer_beside(flags.in);
   if (!tokenizer && (!flags.data.empty() || !flags.calibrate.empty()))
     fail("{}: has no tokenizer, which --data and --calibrate need", flags.in);
+  if (!flags.data.empty() || !flags.calibrate.empty()) require_language_model(model.config, flags.in);
   check_finite(model, flags.in);
   const auto backend = make_backend(flags.backend);
   const Quantised result = convert_weights(flags, common, model, tokenizer, *backend);
