@@ -85,23 +85,25 @@ def main():
     unlabelled = [part for file in [path("sentences.txt"), *prose] for part in ("--data", file)]
     labelled = ["--data", path("train.tsv"), "--valid", path("dev.tsv")]
     tokenizer = path("softmax-masked")
-    rows = []
+    rows = {}
     for mixer, flags in MIXERS.items():
         own = ["--vocab", "2048"] if mixer == "softmax" else ["--tokenizer", tokenizer]
         masked = train(f"{mixer}-masked", "--preset", "nano", *SHAPE, *flags, *own, *PRETRAIN, *unlabelled)
         for start in ("scratch", "pre-trained"):
-            accuracies, dev, nats, f1 = [], [], [], []
-            for seed in SEEDS:
-                name = f"{mixer}-{start}-{seed}"
-                first = (["--preset", "nano", *SHAPE, *flags, "--tokenizer", tokenizer, "--lr", SCRATCH_LR] if start == "scratch"
-                         else ["--from", path(f"{mixer}-masked".replace(" ", "")), "--lr", FINE_LR])
-                trained = train(name, *first, *CLASSIFY, *labelled, "--seed", seed)
-                judged = kept(name + "-test", lambda: sparsam("eval", path(name.replace(" ", "")), "--data", path("test.tsv")))
-                accuracies.append(judged["accuracy"]), nats.append(judged["cross_entropy"]), f1.append(judged["macro_f1"])
-                dev.append(trained["validation"]["accuracy"])
-            rows.append({"mixer": mixer, "start": start, "parameters": trained["parameters"], "accuracy": accuracies,
-                         "dev_accuracy": dev, "macro_f1": f1, "cross_entropy": nats,
-                         "masked_perplexity": masked["validation"]["perplexity"]})
+            rows[mixer, start] = {"mixer": mixer, "start": start, "parameters": 0, "accuracy": [], "dev_accuracy": [], "macro_f1": [],
+                                  "cross_entropy": [], "masked_perplexity": masked["validation"]["perplexity"]}
+    for seed in SEEDS:
+        for (mixer, start), row in rows.items():
+            name = f"{mixer}-{start}-{seed}"
+            first = (["--preset", "nano", *SHAPE, *MIXERS[mixer], "--tokenizer", tokenizer, "--lr", SCRATCH_LR] if start == "scratch"
+                     else ["--from", path(f"{mixer}-masked".replace(" ", "")), "--lr", FINE_LR])
+            trained = train(name, *first, *CLASSIFY, *labelled, "--seed", seed)
+            judged = kept(name + "-test", lambda: sparsam("eval", path(name.replace(" ", "")), "--data", path("test.tsv")))
+            row["parameters"] = trained["parameters"]
+            row["dev_accuracy"].append(trained["validation"]["accuracy"])
+            for measure in ("accuracy", "macro_f1", "cross_entropy"):
+                row[measure].append(judged[measure])
+    rows = list(rows.values())
     cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = {"rows": rows, "naive_bayes": naive_bayes(parts["train"], parts["test"]),
               "cpu_seconds_of_this_call": cpu.ru_utime + cpu.ru_stime}
