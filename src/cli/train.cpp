@@ -92,7 +92,8 @@ void print_result(const RunResult& r, const fs::path& out) {
              format_duration(r.seconds));
   fmt::print("training loss     {:.4f}\n", r.loss);
   if (r.initial_loss != 0)
-    fmt::print("held-out at first loss {:.4f}, perplexity {:.2f}\n", r.initial_loss, std::exp(r.initial_loss));
+    fmt::print("held-out at first loss {:.4f}{}\n", r.initial_loss,
+               r.task == Task::classify ? "" : fmt::format(", perplexity {:.2f}", std::exp(r.initial_loss)));
   if (r.evaluation) fmt::print("held-out          {}\n", quality_text(*r.evaluation));
   if (r.tokens_per_second > 0)
     fmt::print("speed             {} tokens/s, {:.1f} % of the matrix-product peak\n",
