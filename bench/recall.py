@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 
-STEPS = 1000
+STEPS = 1500
 GATED = ["--mixer", "lse", "--decay"]
 VARIANTS = {
     "softmax": [],

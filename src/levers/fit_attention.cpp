@@ -28,17 +28,47 @@ class Fitting {
     std::fill(gradients_.all().begin(), gradients_.all().end(), 0.0f);
     for_each_new_layer(
         batch, [&](size_t layer, const Execution& e, In<float, 2> x, In<float, 2> y) { learn(layer, e, x, y); });
-    model_.backend().run(AdamW{.w = student_.weights->all(),
-                               .m = m_.all(),
-                               .v = v_.all(),
-                               .dw = gradients_.all(),
-                               .learning_rate = static_cast<float>(learning_rate),
-                               .beta1 = 0.9f,
-                               .beta2 = 0.95f,
-                               .eps = 1e-8f,
-                               .weight_decay = 0,
-                               .gradient_scale = 1,
-                               .step = ++steps_});
+    ++steps_;
+    for_each_parameter(
+        student_.specs,
+        [&](const std::string&, const ParameterSpec& spec, const Out<float, 2>& w, const Out<float, 2>& m,
+            const Out<float, 2>& v, const Out<float, 2>& dw) {
+          const auto flat = [](const Out<float, 2>& view) { return view.as(view.size()); };
+          model_.backend().run(AdamW{.w = flat(w),
+                                     .m = flat(m),
+                                     .v = flat(v),
+                                     .dw = flat(dw),
+                                     .learning_rate = static_cast<float>(learning_rate * (spec.is_vector ? 10 : 1)),
+                                     .beta1 = 0.9f,
+                                     .beta2 = 0.95f,
+                                     .eps = 1e-8f,
+                                     .weight_decay = 0,
+                                     .gradient_scale = 1,
+                                     .step = steps_});
+        },
+        student_.weights->views, m_.views, v_.views, gradients_.views);
+  }
+
+  // Where a new layer begins: its features deviate by about 2, and the state has on average that share of each head's
+  // weights which softmax gives to what is beyond the window.
+  void balance(const Tokens& batch) {
+    for_each_new_layer(batch, [&](size_t layer, const Execution& e, In<float, 2> x, In<float, 2>) {
+      const auto& weights = student_.weights->views.layers[layer].attention;
+      LogSumExpActivations kept;
+      forward(layer, e, x, kept);
+      constexpr double deviation = 2;
+      const float scale = static_cast<float>(deviation / root_mean_square(kept.q_turned, kept.k_turned));
+      for (const Out<float, 2>& map : {weights.q_map, weights.k_map})
+        for (float& value : map) value *= scale;
+      if (weights.state_logit.empty()) return;
+      kept = {};
+      forward(layer, e, x, kept);
+      AttentionActivations softmax;
+      attention_forward(e, std::get<SoftmaxAttention>(model_.model().config.layers[layer].mixer),
+                        model_.model().weights.layers[layer].attention, x, softmax, nullptr, 0);
+      for (i64 h = 0; h < weights.state_logit.size(); ++h)
+        weights.state_logit.data()[h] = balanced_logit(softmax.lse, kept.lse, kept.window_lse, h, mixer(layer).window);
+    });
   }
 
   void clear_errors() { std::fill(errors_.begin(), errors_.end(), SquaredError()); }
@@ -57,6 +87,33 @@ class Fitting {
   struct SquaredError {
     double difference = 0, size = 0;  // squared
   };
+
+  // The logit with which the mean share of the state, sigmoid(logit + state - window), is that of what softmax sees
+  // beyond the window, 1 - exp(window - all). Each is a log-sum-exp (B, H, T).
+  static float balanced_logit(In<float, 3> all, In<float, 3> state, In<float, 3> window, i64 head, i64 seen) {
+    std::vector<double> differences;
+    double wanted = 0;
+    for (i64 b = 0; b < all.shape(0); ++b)
+      for (i64 t = seen; t < all.shape(2); ++t) {
+        wanted -= std::expm1(std::min(0.0, static_cast<double>(window(b, head, t) - all(b, head, t))));
+        differences.push_back(static_cast<double>(state(b, head, t) - window(b, head, t)));
+      }
+    double low = -60, high = 60;
+    for (int i = 0; i < 50; ++i) {
+      const double middle = (low + high) / 2;
+      double share = 0;
+      for (const double d : differences) share += 1 / (1 + std::exp(-(middle + d)));
+      (share < wanted ? low : high) = middle;
+    }
+    return static_cast<float>(low);
+  }
+
+  static double root_mean_square(In<float, 2> q, In<float, 2> k) {
+    double squares = 1e-30;
+    for (const In<float, 2>& x : {q, k})
+      for (const float value : x) squares += static_cast<double>(value) * static_cast<double>(value);
+    return std::sqrt(squares / static_cast<double>(q.size() + k.size()));
+  }
 
   i64 head_dim() const {
     return rotated_head_dim(student_.model.config.layers[static_cast<size_t>(student_.layers.front())]);
@@ -155,6 +212,8 @@ std::vector<LayerFit> fit(const Transformer& model, const Linearized& linearized
     }
   };
   for (const i64 layer : linearized.layers) fits.push_back({.layer = layer});
+  for_each_batch(own.first(static_cast<size_t>(sequence)), sequence, sequence,
+                 [&](const Tokens& batch) { fitting.balance(batch); });
   measure(&LayerFit::before);
   for (i64 done = 0; done < options.tokens;) {
     for_each_batch(own, sequence, options.batch_tokens, [&](const Tokens& batch) {

@@ -48,16 +48,17 @@ Linearized linearize(const Model& model, std::span<const i64> layers, const Line
 struct FitOptions {
   i64 tokens = 262'144;  // that are fitted to, over and over where the text is shorter
   i64 sequence = 0;      // tokens of a window; 0: the model's context, at most 512
-  i64 batch_tokens = 4096;
-  double learning_rate = 1e-3;  // of AdamW; falls to a tenth along a cosine
+  i64 batch_tokens = 1024;
+  double learning_rate = 1e-3;  // of AdamW for matrices, ten times that for vectors (maps, shares); falls to a tenth
 };
 struct LayerFit {
   i64 layer = 0;
   double before = 0, after = 0;  // |y' - y| / |y| over tokens that were not fitted to, y the softmax layer's outputs
 };
 // Each new layer, on the hidden states of `model` and apart from the other new ones, learns the outputs of the layer in
-// whose place it stands: least squares, all weights of the sublayer. The last twentieth of the text is held out for
-// the errors. Errors: too little text; numbers that are not finite.
+// whose place it stands: from maps and shares that suit the first window, by least squares, all weights of the
+// sublayer. The last twentieth of the text is held out for the errors. Errors: too little text; numbers that are not
+// finite.
 std::vector<LayerFit> fit(const Transformer& model, const Linearized& linearized, std::span<const i32> tokens,
                           const FitOptions& options, const std::function<void(double)>& progress = {});
 
