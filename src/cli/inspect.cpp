@@ -31,10 +31,14 @@ Json attention_json(const Layer& layer) {
             {"decay", a->decay},
             {"convolution", a->convolution},
             {"window", a->window},
+            {"shared_window", a->shared_window},
+            {"feature_dim", a->feature_dim},
+            {"output_glu", a->output_glu},
             {"state_elements", a->state_elements()}};
   const auto* a = std::get_if<SoftmaxAttention>(&layer.mixer);
   if (!a) return nullptr;
   Json json{{"heads", a->heads}, {"kv_heads", a->kv_heads}, {"head_dim", a->head_dim}};
+  if (a->convolution) json["convolution"] = a->convolution;
   for (const auto& [name, tokens] :
        {std::pair("q", &a->q), std::pair("k", &a->k), std::pair("v", &a->v), std::pair("o", &a->o)})
     if (tokens->present()) json[name] = tokens_json(*tokens);
@@ -70,13 +74,16 @@ std::string layer_text(const Layer& layer) {
     text = fmt::format("attention {} heads of {}, {} key-value heads", a->heads, a->head_dim, a->kv_heads);
     if (a->q.present() || a->k.present() || a->v.present() || a->o.present())
       text += fmt::format(", parameter tokens q {} k {} v {} o {}", a->q.tokens, a->k.tokens, a->v.tokens, a->o.tokens);
+    if (a->convolution) text += fmt::format(", convolution of {}", a->convolution);
   }
   if (const auto* a = std::get_if<LogSumExpAttention>(&layer.mixer)) {
     text = fmt::format("log-sum-exp attention {} heads of {}, {} states", a->heads, a->head_dim, a->kv_heads);
     if (a->log_values) text += ", values in log space";
     if (a->decay) text += ", decay";
     if (a->convolution) text += fmt::format(", convolution of {}", a->convolution);
-    if (a->window) text += fmt::format(", window of {}", a->window);
+    if (a->window) text += fmt::format(", {} of {}", a->shared_window ? "shared window" : "window", a->window);
+    if (a->feature_dim) text += fmt::format(", {} features", a->feature_dim);
+    if (a->output_glu) text += ", gated output";
   }
   const auto describe_mlp = [](const auto& m, const char* kind) {
     return fmt::format("{} {} {}", kind, m.hidden, name_of(m.activation));

@@ -83,7 +83,8 @@ HWY_INLINE Shares shares(const O& op, i64 row) {
 void head_mix(const HeadMix& op, i64 begin, i64 end) {
   const i64 heads = op.a.shape(1), size = op.a.shape(2);
   for (i64 row = begin; row < end; ++row) {
-    const auto [m, rest] = shares(op, row);
+    const Shares share = shares(op, row);
+    const float m = share.m, rest = share.rest;  // a lambda captures no structured bindings
     if (!op.a_joint.empty()) {
       const i64 at = mass_index(op.a_lse, row, heads);
       const float logit = op.logit[row % heads], a = logit + op.a_lse.data()[at], b = op.b_lse.data()[at];
@@ -102,7 +103,8 @@ void head_mix(const HeadMix& op, i64 begin, i64 end) {
 void head_mix_backward(const HeadMixBackward& op, i64 begin, i64 end, float* dlogit) {
   const i64 heads = op.a.shape(1), size = op.a.shape(2);
   for (i64 row = begin; row < end; ++row) {
-    const auto [m, rest] = shares(op, row);
+    const Shares share = shares(op, row);
+    const float m = share.m, rest = share.rest;
     dlogit[row % heads] += m * rest * sum_vectors(size, [&](auto d, i64 i) HWY_ATTR {
                              const i64 at = row * size + i;
                              const auto dy = hn::LoadU(d, op.dy.data() + at);
