@@ -120,6 +120,10 @@ Linearized linearize(const Model& model, std::span<const i64> layers, const Line
     config.layers[static_cast<size_t>(layer)].mixer = replacement(replaceable(config, layer), attention, layer);
   validate(config, "linearize");
   result.specs = specs_of(config, layers);
+  for (const i64 layer : layers) {  // a new convolution passes its input on
+    AttentionParams<ParameterSpec>& w = result.specs.layers[static_cast<size_t>(layer)].attention;
+    w.q_conv.init = w.k_conv.init = w.v_conv.init = ParameterSpec::Init::zeros;
+  }
   result.weights = std::make_shared<FlatParams>(result.specs);
   initialize(result.specs, result.weights->views, 0);
   // Copies what the softmax layer has too.

@@ -57,6 +57,10 @@ void initialize(const Params<ParameterSpec>& specs, const Params<Out<float, 2>>&
             case ParameterSpec::Init::normal:
               value = static_cast<float>(random.normal()) * spec.deviation;
               break;
+            case ParameterSpec::Init::convolution:
+              value =
+                  static_cast<float>(random.normal()) * spec.deviation - (at % spec.taps == spec.taps - 1 ? 1.f : 0.f);
+              break;
             case ParameterSpec::Init::feature_maps: {
               const i64 feature = at / spec.channels % spec.features, channel = at % spec.channels;
               if (feature % spec.channels == channel) value = feature / spec.channels % 2 ? -1.f : 1.f;

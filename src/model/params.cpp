@@ -1,5 +1,6 @@
 #include "model/params.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace sparsam {
@@ -35,10 +36,16 @@ ProjectionParams<ParameterSpec> projection_specs(const ParameterTokens& tokens, 
   return {linear_specs(out, in, bias, scale), {}};
 }
 
+// The deviation of PyTorch's convolutions. Beginning with zeros, which pass the input on, costs dearly: of a model with
+// decays (4 layers of 128 channels, Penn Treebank) the loss after 200 steps is 4.70, and 3.97 from random taps.
+ParameterSpec convolution_of(i64 channels, i64 taps) {
+  ParameterSpec spec = vector_of(taps > 0, channels * taps, Init::convolution);
+  spec.taps = taps, spec.deviation = 1 / std::sqrt(3 * static_cast<float>(std::max<i64>(taps, 1)));
+  return spec;
+}
 void convolution_specs(AttentionParams<ParameterSpec>& p, i64 taps, i64 queries, i64 keys, i64 values) {
-  p.q_conv = vector_of(taps > 0, queries * taps, Init::zeros);
-  p.k_conv = vector_of(taps > 0, keys * taps, Init::zeros);
-  p.v_conv = vector_of(taps > 0, values * taps, Init::zeros);
+  p.q_conv = convolution_of(queries, taps), p.k_conv = convolution_of(keys, taps);
+  p.v_conv = convolution_of(values, taps);
 }
 ParameterSpec map_of(const LogSumExpAttention& a, i64 heads) {
   ParameterSpec spec = vector_of(a.feature_dim > 0, heads * a.feature_dim * a.head_dim, Init::feature_maps);

@@ -134,12 +134,14 @@ struct ParameterSpec {
     zeros,
     ones,
     normal,
+    convolution,   // of each channel K taps that with its input make a random convolution: normal, the last less 1
     feature_maps,  // of each head (F, E): the identity, minus the identity, and so on in turn
   };
   i64 rows = 0, cols = 0;
   bool is_vector = false;
   Init init = Init::normal;
-  float deviation = 0;             // of normal
+  float deviation = 0;             // of normal and convolution
+  i64 taps = 0;                    // of convolution: K
   i64 features = 0, channels = 0;  // of feature_maps: F, E
 
   bool present() const { return rows > 0; }
