@@ -7,8 +7,8 @@ Sizes without embeddings: TokenFormers of width 80 and 6 layers with 60, 96, 152
 and four times as many for the MLP: 0.46, 0.74, 1.17, 1.84 M parameters; transformers of 6 layers and width 80 (0.46 M) or
 160 (1.84 M). Vocabulary 1,024, windows of 128 tokens, 8 a step, a cosine schedule with warm-up for every stage and run.
 
-rates    the learning rate of each architecture: its smallest size for an eighth of the first stage's tokens, at three
-         rates; the lowest perplexity of ptb.valid.txt decides, for all runs of the architecture.
+rates    the first stage of each architecture, its smallest size, at several learning rates; the lowest perplexity of
+         ptb.valid.txt decides which of them goes on, and the rate of all runs of the architecture.
 train    with S million tokens at the first size (published: 60 to 300 billion), a third of that for each growth:
          chain      grown twice over with keys of zeros; beside it the same from the same first model with the authors' way
                     (random keys and values), with a ramp, and with the optimizer's moments kept
@@ -31,7 +31,7 @@ import os
 import subprocess
 import sys
 
-WINDOW, BATCH, RATES = 128, 8, ["2e-3", "4e-3", "8e-3"]
+WINDOW, BATCH, RATES = 128, 8, ["4e-3", "8e-3"]
 SIZES = [60, 96, 152, 240]
 WAYS = {"zero keys": ["--new", "zero-keys"], "published": ["--published"], "ramp": ["--new", "ramp"],
         "zero keys, moments kept": ["--new", "zero-keys", "--optimizer", "keep"]}
@@ -54,16 +54,16 @@ def path(name):
 
 def read():
     if not os.path.exists(A.results):
-        return {"scale": A.scale, "rates": {}, "runs": {}}
+        return {"scale": A.scale, "runs": {}}
     with open(A.results) as file:
         return json.load(file)
 
 
-def keep(section, name, result):
+def keep(name, result):
     results = read()
     if results["scale"] != A.scale:
         sys.exit(f"{A.results} was measured at --scale {results['scale']}")
-    results[section][name] = result
+    results["runs"][name] = result
     with open(A.results + ".partial", "w") as file:
         json.dump(results, file, indent=1)
         file.write("\n")
@@ -126,25 +126,12 @@ FIRST = A.scale * 1e6  # tokens
 KINDS = {"tokens": SIZES[0], "matrices": 80}
 
 
-def rates():
-    for kind, size in KINDS.items():
-        for rate in RATES:
-            name = f"{kind} {rate}"
-            if name not in read()["rates"]:
-                run = trained(f"rate {name}", shape(kind, size), steps_of(FIRST / 8), rate)
-                keep("rates", name, {"kind": kind, "rate": rate, "valid": run["valid"]})
-
-
-def best_rate(kind):
-    return min((r for r in read()["rates"].values() if r["kind"] == kind), key=lambda r: r["valid"])["rate"]
-
-
-def stage(runs, name, how, tokens, kind):
+def stage(runs, name, how, tokens, rate):
     """One stage of training after those in `runs`, kept as the run `name`."""
     if name not in read()["runs"]:
-        result = trained(name, how() if callable(how) else how, steps_of(tokens), best_rate(kind))
+        result = {"rate": rate, **trained(name, how() if callable(how) else how, steps_of(tokens), rate)}
         result["test"] = judged(name)
-        keep("runs", name, result)
+        keep(name, result)
         print(name, result["test"], file=sys.stderr, flush=True)
     return runs + [name]
 
@@ -154,8 +141,18 @@ def flops(names):
     return sum(runs[n]["tokens"] * runs[n]["flops_per_token"] for n in names)
 
 
+def rates():
+    for kind, size in KINDS.items():
+        for rate in RATES:
+            stage([], f"first {kind} {rate}", shape(kind, size), FIRST, rate)
+
+
+def best_rate(kind):
+    return min(RATES, key=lambda rate: read()["runs"][f"first {kind} {rate}"]["valid"])
+
+
 def first(kind):
-    return stage([], f"first {kind}", shape(kind, KINDS[kind]), FIRST, kind)
+    return [f"first {kind} {best_rate(kind)}"]
 
 
 def grown(name, before, arguments):
@@ -169,7 +166,7 @@ def chain(way):
     for size in SIZES[1:]:
         arguments = ["--to-tokens", f"attention:{size},mlp:{4 * size}", *WAYS[way]]
         names = stage(names, f"{way} {size}", lambda: grown(f"grown {way} {size}", names[-1], arguments), FIRST / 3,
-                      "tokens")
+                      best_rate("tokens"))
     return names
 
 
@@ -186,7 +183,7 @@ def scratch(name, kind, size, how):
         return [name]
     whole = flops(chain("zero keys"))
     tokens = 2 * FIRST if how == "same tokens" else whole / flops_per_token(kind, size)
-    return stage([], name, shape(kind, size), tokens, kind)
+    return stage([], name, shape(kind, size), tokens, best_rate(kind))
 
 
 def cloned():
@@ -194,7 +191,7 @@ def cloned():
     if "cloned" in read()["runs"]:
         return names + ["cloned"]
     left = (flops(chain("zero keys")) - flops(names)) / flops_per_token("matrices", 160)
-    return stage(names, "cloned", grown("grown cloned", names[-1], ["--dim", "2x"]), left, "matrices")
+    return stage(names, "cloned", grown("grown cloned", names[-1], ["--dim", "2x"]), left, best_rate("matrices"))
 
 
 def names_of(run):

@@ -486,12 +486,12 @@ TEST_F(CliTest, GrowsWidthDepthAndTheOptimizer) {
   EXPECT_THAT(error_of("grow @model --dim 33 --out @x", 2), HasSubstr("33 is no multiple of the width 32"));
   EXPECT_THAT(error_of("grow @model --dim 1.5x --out @x", 2), HasSubstr("48 is no multiple of the width 32"));
   EXPECT_THAT(error_of("grow @model --hidden few --out @x", 2), HasSubstr("'few' is not understood"));
-  EXPECT_THAT(error_of("grow @model --hidden 2x --neurons copy --out @x", 2), HasSubstr("did you mean copies?"));
+  EXPECT_THAT(error_of("grow @model --hidden 2x --neurons copy --out @x", 2), HasSubstr("Known: copies, random"));
   EXPECT_THAT(error_of("grow @model --layers 2 --out @x", 2), HasSubstr("the model has 3 layers"));
   EXPECT_THAT(error_of("grow @model --dim 2x --stack --out @x", 2), HasSubstr("give --layers N"));
   EXPECT_THAT(error_of("grow @model --dim 2x --noise -1 --out @x", 2), HasSubstr("--noise is -1"));
   EXPECT_THAT(error_of("grow @model --dim 2x --optimizer keep --out @x", 1), HasSubstr("no state of the optimizer"));
-  EXPECT_THAT(error_of("train --from @model --freeze old --out @x" + data, 2), HasSubstr("--freeze old"));
+  EXPECT_THAT(error_of("train --quiet --from @model --freeze old --out @x" + data, 2), HasSubstr("--freeze old"));
 }
 
 TEST_F(CliTest, ShrinksAndReadsParameterTokensAndNeurons) {
@@ -558,6 +558,44 @@ TEST_F(CliTest, ShrinksAndReadsParameterTokensAndNeurons) {
   EXPECT_THAT(error_of("inspect @tokens --text cat --follow 0.w.7", 2), HasSubstr("no neurons at '0.w'"));
   EXPECT_THAT(error_of("inspect @tokens --text cat --follow 0.v.40", 2), HasSubstr("0.v has 0 to 39"));
   EXPECT_THAT(error_of("inspect @tokens --follow 0.v.4", 2), HasSubstr("give --tokens FILE"));
+}
+
+TEST_F(CliTest, LinearizesAndHeals) {
+  const std::string fit = " --data @text.txt --window 4 --sequence 32 --fit-tokens 3000 ";
+  const Json done = json_of("linearize @model --layers 50% --decay --out @linear" + fit);
+  EXPECT_EQ(done["lever"], "linearize");
+  ASSERT_EQ(done["replaced"].size(), 2u);  // of three, rounded
+  for (const Json& layer : done["replaced"]) {
+    EXPECT_TRUE(layer.contains("score"));
+    EXPECT_GT(layer["error_before"].get<double>(), 0);
+  }
+  EXPECT_LT(done["after"]["cache_bytes_per_token"], done["before"]["cache_bytes_per_token"]);
+  Json stored = parse_json(read_text(path("linear") + "/sparsam.json"), "sparsam.json");
+  EXPECT_EQ(stored["replaced"], done["replaced"]);
+  json_of("eval @linear --data @text.txt --context 32");
+  const Json healed = json_of(
+      "train --from @linear --teacher @model --data @text.txt --steps 5 --batch 2 --sequence 32 --distill-weight 0.9 "
+      "--out @healed");
+  EXPECT_EQ(healed["step"], 5);
+  EXPECT_THAT(run("linearize @model --layers all --out @twice --quiet" + fit).out, HasSubstr("--teacher"));
+  EXPECT_THAT(error_of("linearize @linear --layers all --window 99999999 --out @x" + fit, 2), HasSubstr("--window"));
+  EXPECT_THAT(error_of("linearize @twice --layers all --out @x" + fit, 2), HasSubstr("no softmax attention"));
+  EXPECT_THAT(error_of("linearize @twice --layers 1 --out @x" + fit, 1), HasSubstr("log-sum-exp attention already"));
+  EXPECT_THAT(error_of("train --from @linear --teacher @missing --data @text.txt --steps 1 --out @y", 1),
+              HasSubstr("missing"));
+}
+
+TEST_F(CliTest, ProbesRecall) {
+  const std::string tiny = "recall --layers 1 --dim 16 --heads 1 --hidden 16 --pairs 8 --sequences 4 --batch 2 ";
+  const Json found = json_of(tiny + "--steps 3 --mixer lse");
+  EXPECT_EQ(found["sequence"], 32);
+  ASSERT_EQ(found["recall"].size(), 2u);
+  EXPECT_EQ(found["recall"][1]["pairs"], 8);
+  EXPECT_EQ(found["recall"][1]["asked"], 32);
+  EXPECT_EQ(json_of(tiny + "--steps 3 --mixer lse")["recall"], found["recall"]);
+  EXPECT_THAT(error_of(tiny + "--steps 3 --sequence 31", 2), HasSubstr("--sequence is 31, expected at least 32"));
+  EXPECT_THAT(error_of("recall --steps 1 --pairs 128", 2), HasSubstr("--pairs is 128, expected 4 to 127"));
+  EXPECT_THAT(error_of(tiny, 2), HasSubstr("--steps"));
 }
 
 }  // namespace
