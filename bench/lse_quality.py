@@ -26,6 +26,7 @@ FULL = GATED + ["--convolution", "4", "--window", "16"]
 VARIANTS = {  # hidden channels of the MLP, options
     "softmax": (384, []),
     "lse": (384, ["--mixer", "lse"]),
+    "lse, learned positions": (360, ["--mixer", "lse", "--positions", "learned"]),
     "lse, log values": (384, ["--mixer", "lse", "--log-values"]),
     "lse, decay": (344, GATED),
     "lse, decay, convolution": (336, GATED + ["--convolution", "4"]),
