@@ -69,13 +69,13 @@ TEST(Linearize, TheFitLowersTheErrorOfEachLayer) {
   const std::vector<float> before = logits_of(tiny.model, ids, 40);
   const double apart = difference(logits_of(linearized.model, ids, 40), before);
   const auto text = random_ids(10'000, 300, 3);
-  const FitOptions options{.tokens = 30'000, .sequence = 32, .batch_tokens = 256, .learning_rate = 3e-3};
+  const FitOptions options{.tokens = 12'000, .sequence = 32, .batch_tokens = 256, .learning_rate = 3e-3};
   const auto fits = fit(model, linearized, text, options);
   ASSERT_EQ(fits.size(), 2u);
   for (size_t i = 0; i < fits.size(); ++i) {
     EXPECT_EQ(fits[i].layer, layers[i]);
     EXPECT_GT(fits[i].before, 0.05);
-    EXPECT_LT(fits[i].after, 0.95 * fits[i].before) << "layer " << layers[i];
+    EXPECT_LT(fits[i].after, 0.85 * fits[i].before) << "layer " << layers[i];
   }
   EXPECT_LT(difference(logits_of(linearized.model, ids, 40), before), apart);
   // The weights that it began with are as they were.
