@@ -531,7 +531,7 @@ TEST_F(CliTest, ShrinksAndReadsParameterTokensAndNeurons) {
   EXPECT_NEAR(sparse["ppl"][0]["perplexity"].get<double>(), perplexity("sparse"), 1e-3);
   EXPECT_EQ(run("bench @sparse --data @held-out.txt -n 4 -r 1").code, 0);
   EXPECT_EQ(run("generate @sparse --prompt the --tokens 3 --temperature 0").code, 0);
-  EXPECT_THAT(error_of("train --from @sparse --data @text.txt --out @y", 2), HasSubstr("by thresholds"));
+  EXPECT_THAT(error_of("train --from @sparse --data @text.txt --steps 3 --out @y", 2), HasSubstr("by thresholds"));
   json_of(
       "sparsity @tokens --calibrate @text.txt --data @held-out.txt --context 64 --tokens 512 --inputs --target 20 "
       "--allocation uniform --out @keys");
@@ -552,7 +552,8 @@ TEST_F(CliTest, ShrinksAndReadsParameterTokensAndNeurons) {
   EXPECT_THAT(error_of("shrink @model" + texts + "--tokens q:7", 2), HasSubstr("no parameter tokens in q"));
   EXPECT_THAT(error_of("shrink @tokens" + texts + "--keep 50% --allocation globl", 2),
               HasSubstr("did you mean global?"));
-  EXPECT_THAT(error_of("shrink @tokens" + texts + "--keep 50% --store 40% --out @x", 2), HasSubstr("not one of 50%"));
+  EXPECT_THAT(error_of("shrink @tokens" + texts + "--keep 50% --store 40% --out @unmade", 2),
+              HasSubstr("not one of 50%"));
   EXPECT_THAT(error_of("shrink @tokens --calibrate @text.txt --data @text.txt --keep 50%", 2), HasSubstr("stands in"));
   EXPECT_THAT(error_of("shrink @tokens" + texts + "--keep 50% --out @tokens", 2), HasSubstr("is the model itself"));
   EXPECT_THAT(error_of("inspect @tokens --text cat --follow 0.w.7", 2), HasSubstr("no neurons at '0.w'"));
