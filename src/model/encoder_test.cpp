@@ -191,6 +191,32 @@ TEST(Encoder, TokensSeeThoseAfterThem) {
     }
 }
 
+// A classifier made from a language model: padding comes last, where no real token sees it.
+TEST(Encoder, CausalClassifiersDoNotDependOnPadding) {
+  Architecture lse{.vocab = 11, .context = 32, .layers = 2, .dim = 16, .heads = 2, .mixer = Mixer::lse};
+  lse.decay = true, lse.convolution = 3, lse.window = 4, lse.softmax_every = 2;
+  Config config = make_config(lse);
+  config.labels = {"a", "b"};
+  const Model model = random_model(config, DType::f32, 7);
+  const auto backend = make_backend("cpu");
+  const Transformer transformer(model, *backend, Compute::f32, 32);
+  Pass pass{2, 32, std::vector<i32>(64, 3), {32, 5}, {0, 1}};
+  for (size_t i = 0; i < pass.ids.size(); ++i) pass.ids[i] = static_cast<i32>(i * 7 % 11);
+  Pass other = pass;
+  for (size_t i = 37; i < other.ids.size(); ++i) other.ids[i] = static_cast<i32>(i * 3 % 11);
+  const auto specs = parameter_specs(config);
+  const FlatParams a(specs), b(specs);
+  Arena arena;
+  EXPECT_NEAR(loss_and_gradients(transformer, pass, a, arena, 0.1f),
+              loss_and_gradients(transformer, other, b, arena, 0.1f), 1e-6);
+  for_each_parameter(
+      specs,
+      [](const std::string& name, const ParameterSpec&, const Out<float, 2>& x, const Out<float, 2>& y) {
+        EXPECT_LT(relative_difference(x.as(x.size()), y.as(y.size())), tolerance) << name;
+      },
+      a.views, b.views);
+}
+
 TEST(Encoder, RefusesWhatLooksBackOnly) {
   const auto expect_refused = [](const Architecture& a, const char* text) {
     Config config = make_config(a);
