@@ -5,10 +5,10 @@
 
 train     two models of 4.7 M parameters on PTB/ptb.train.txt, alike but for parameter tokens (256 for each of q, k, v and o,
           1024 for the MLP) in the one and matrices and SiLU MLPs in the other. Interrupted runs go on where they stopped.
-shrink    of each model the frontier of sparsam shrink, scored on 32,768 tokens of ptb.train.txt and judged on the first
-          100 kB of ptb.test.txt, by each score and allocation.
-sparsity  of the model of tokens PPL-1, 5 and 10 % on 8,192 tokens of that text, by value tokens that are skipped and by inputs of
-          the keys.
+shrink    of each model the frontier of sparsam shrink, scored on 32,768 tokens of ptb.train.txt and judged on 8,192 of
+          ptb.test.txt, by each score and allocation.
+sparsity  of the model of tokens PPL-1, 5 and 10 % on the same 8,192 tokens, thresholds from 4,096 training tokens: by value
+          tokens that are skipped, and by inputs of the keys.
 keys      what choosing among the keys could give (below), in numpy on the same model.
 speed     decoding of the test text, with and without what is skipped, in one run: on a quiet machine.
 table     prints what was measured as Markdown.
@@ -33,6 +33,7 @@ MODELS = {
     "silu": ["--preset", "micro", *SHAPE, "--kv-heads", "8", "--hidden", "1024"],
 }
 SHRINKING = {"peak": [], "square": ["--score", "mean-square"], "global": ["--allocation", "global"]}
+SKIPPING = {"values": [], "inputs": ["--inputs", "--allocation", "uniform"]}
 KEEP = "95%,90%,75%,50%,25%"
 WINDOWS = ["--context", "128", "--stride", "112"]
 SPARSAM, PTB, OUT = sys.argv[1:4]
@@ -86,25 +87,21 @@ def shrink():
     for name in MODELS:
         for kind, how in SHRINKING.items():
             run(f"{name}.shrink.{kind}", "shrink", path(name),
-                *judged("--calibration-tokens", "32768", "--held-out-tokens", "0", "--keep", KEEP, *how, "--decode", "0"))
+                *judged("--calibration-tokens", "32768", "--held-out-tokens", "8192", "--keep", KEEP, *how, "--decode", "0"))
         run(f"{name}.shrink.ppl", "shrink", path(name),
-            *judged("--calibration-tokens", "32768", "--held-out-tokens", "0", "--ppl", "1,5,10", "--decode", "0"))
+            *judged("--calibration-tokens", "32768", "--held-out-tokens", "8192", "--ppl", "1,5,10", "--decode", "0"))
 
 
 def sparsity():
-    for percent in (1, 5, 10):
-        run(f"tokens.sparse{percent}", "sparsity", path("tokens"),
-            *judged("--tokens", "16384", "--held-out-tokens", "8192", "--ppl", str(percent), "--out", path(f"sparse{percent}"),
-                    *(["--compare"] if percent == 1 else [])))
-        run(f"tokens.inputs{percent}", "sparsity", path("tokens"),
-            *judged("--tokens", "16384", "--held-out-tokens", "8192", "--inputs", "--ppl", str(percent), "--allocation", "uniform",
-                    "--out", path(f"inputs{percent}")))
+    for kind, how in SKIPPING.items():
+        run("tokens." + kind, "sparsity", path("tokens"),
+            *judged("--tokens", "4096", "--held-out-tokens", "8192", "--ppl", "1,5,10", "--store", "5", "--out", path(kind), *how))
 
 
 def speed():
-    for name in [f"{kind}{percent}" for percent in (1, 5, 10) for kind in ("sparse", "inputs")]:
-        run(name + ".speed", "bench", path(name), "--data", beginning("test", 100_000), "-n", "128", "-r", "5",
-            "--precision", "f32", "--threads", "1")
+    for kind in SKIPPING:
+        run(kind + ".speed", "bench", path(kind), "--data", beginning("test", 100_000), "-n", "128", "-r", "5", "--precision",
+            "f32", "--threads", "1")
     for name in MODELS:
         run(name + ".shrink.speed", "shrink", path(name),
             *judged("--calibration-tokens", "2048", "--held-out-tokens", "512", "--keep", KEEP, "--decode", "128", "--threads",
@@ -250,16 +247,14 @@ def table():
     for name in MODELS:
         for p in load(name + ".shrink.ppl")["frontier"]:
             print(f"{name} {p['asked']}: {100 * p['fraction']:.1f} % kept, perplexity {p['perplexity']:.2f}")
-    print("\n| | left out | perplexity | bytes read | speed-up |\n|---|---:|---:|---:|---:|")
-    for percent in (1, 5, 10):
-        point = load(f"tokens.sparse{percent}")["ppl"][0]
-        inputs = load(f"tokens.inputs{percent}")["inputs"][0]
-        speed = {k: load(f"{k}{percent}.speed")["speedup"] if os.path.exists(path(f"{k}{percent}.speed.json")) else 0
-                 for k in ("sparse", "inputs")}
-        print(f"| values, PPL-{percent} % | {100 * point['sparsity']:.1f} % | {point['perplexity']:.2f} "
-              f"| {100 * point['token_bytes']:.1f} % | {speed['sparse']:.2f} |")
-        print(f"| keys' inputs, PPL-{percent} % | {100 * inputs['left_out']:.1f} % | {inputs['perplexity']:.2f} "
-              f"| | {speed['inputs']:.2f} |")
+    values, inputs = load("tokens.values"), load("tokens.inputs")
+    print("\n| | values left out | perplexity | bytes of tokens read | inputs left out | perplexity |\n|---|---:|---:|---:|---:|---:|")
+    for v, i in zip(values["ppl"], inputs["inputs"]):
+        print(f"| PPL-{v['percent']:g} % | {100 * v['sparsity']:.1f} % | {v['perplexity']:.2f} | {100 * v['token_bytes']:.1f} % "
+              f"| {100 * i['left_out']:.1f} % | {i['perplexity']:.2f} |")
+    for kind in SKIPPING:
+        if os.path.exists(path(kind + ".speed.json")):
+            print(f"{kind} at PPL-5 %: {load(kind + '.speed')['speedup']:.2f}x")
     print("\n| blocks of | part read | error, by mean key | best blocks | best tokens |\n|---:|---:|---:|---:|---:|")
     for row in load("keys"):
         print(f"| {row['block']} | {row['part']:.3f} | {row['by_mean_key']:.3f} | {row['best_blocks']:.3f} "
