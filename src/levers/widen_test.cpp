@@ -19,13 +19,21 @@ std::vector<std::pair<std::string, Architecture>> families() {
   tokens.vocab = lse.vocab = 300, tokens.layers = lse.layers = 2, tokens.dim = lse.dim = 24;
   tokens.attention_tokens = 20, tokens.mlp_tokens = 40;
   lse.heads = 2, lse.hidden = 40, lse.mixer = Mixer::lse, lse.decay = lse.head_scale = true, lse.convolution = 3;
+  Architecture constant_cost = preset("lse-nano"),
+               published = preset("lse-125m");  // windows, gates, recurrent positions
+  for (Architecture* a : {&constant_cost, &published})
+    a->vocab = 300, a->context = 64, a->layers = 2, a->dim = 24, a->heads = 3, a->hidden = 40;
   return {{"llama", tiny_llama_like}, {"gpt2", gpt2},     {"parallel, tied", tied_gpt2}, {"qwen", qwen},
-          {"no gains", bare},         {"tokens", tokens}, {"log-sum-exp", lse}};
+          {"no gains", bare},         {"tokens", tokens}, {"log-sum-exp", lse},          {"lse-nano", constant_cost},
+          {"lse-125m", published}};
 }
 
 Model any_model(const Architecture& architecture) { return trained(tiny_model(architecture).model, 4).model; }
 
-bool has_neurons(const Config& config) { return !std::holds_alternative<ParameterTokens>(config.layers[0].mlp); }
+bool has_neurons(const Config& config) {
+  const auto& mlp = config.layers[0].mlp;
+  return std::holds_alternative<Mlp>(mlp) || std::holds_alternative<GatedMlp>(mlp);
+}
 
 // Wider, more neurons, deeper; then wider by three.
 TEST(Widen, SuccessiveGrowthsLeaveTheFunctionAsItIs) {
@@ -59,7 +67,7 @@ TEST(Widen, SuccessiveGrowthsLeaveTheFunctionAsItIs) {
     }
 }
 
-// What the two tests above compare with can fail: whole copies of layers, and a head that is not divided.
+// What the test above compares can differ: whole copies of layers, and a matrix that is not divided rightly.
 TEST(Widen, OtherWaysAreOtherFunctions) {
   const Model model = any_model(tiny_llama_like);
   EXPECT_EQ(relative_difference(logits_of(model), logits_of(deepen(model, deepened(model.config, 5), Stacking::zeros))),
