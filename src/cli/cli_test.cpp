@@ -562,7 +562,7 @@ TEST_F(CliTest, ShrinksAndReadsParameterTokensAndNeurons) {
 }
 
 TEST_F(CliTest, LinearizesAndHeals) {
-  const std::string fit = " --data @text.txt --window 4 --sequence 32 --fit-tokens 3000 ";
+  const std::string fit = " --data @text.txt --window 4 --sequence 32 --fit-tokens 3000";
   const Json done = json_of("linearize @model --layers 50% --decay --out @linear" + fit);
   EXPECT_EQ(done["lever"], "linearize");
   ASSERT_EQ(done["replaced"].size(), 2u);  // of three, rounded
@@ -579,7 +579,8 @@ TEST_F(CliTest, LinearizesAndHeals) {
       "--out @healed");
   EXPECT_EQ(healed["step"], 5);
   EXPECT_THAT(run("linearize @model --layers all --out @twice --quiet" + fit).out, HasSubstr("--teacher"));
-  EXPECT_THAT(error_of("linearize @linear --layers all --window 99999999 --out @x" + fit, 2), HasSubstr("--window"));
+  EXPECT_THAT(error_of("linearize @linear --layers all --features 99999999 --out @x" + fit, 2),
+              HasSubstr("--features"));
   EXPECT_THAT(error_of("linearize @twice --layers all --out @x" + fit, 2), HasSubstr("no softmax attention"));
   EXPECT_THAT(error_of("linearize @twice --layers 1 --out @x" + fit, 1), HasSubstr("log-sum-exp attention already"));
   EXPECT_THAT(error_of("train --from @linear --teacher @missing --data @text.txt --steps 1 --out @y", 1),
