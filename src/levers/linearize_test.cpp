@@ -111,7 +111,7 @@ TEST(Linearize, ChoosesLayers) {
       {0, attention, 0.1}, {1, attention, 0.5}, {2, attention, 0.2}, {3, attention, 0.4}, {3, mlp, 0.01}};
   EXPECT_THAT(least_in_need(config, scores, 1), ElementsAre(3));
   EXPECT_THAT(least_in_need(config, scores, 2), ElementsAre(1, 3));
-  for (const auto& [list, why] :
+  for (const std::pair<std::string, std::string>& wrong :
        std::vector<std::pair<std::string, std::string>>{{"", "'' is not understood"},
                                                         {"some", "'some' is not understood"},
                                                         {"1,", "is not understood"},
@@ -123,7 +123,7 @@ TEST(Linearize, ChoosesLayers) {
                                                         {"least:", "is not understood"},
                                                         {"1%", "0 layers"},
                                                         {"101%", "at most 100%"}})
-    EXPECT_THAT(error_of([&] { parse_layers(list, config); }), HasSubstr(why)) << list;
+    EXPECT_THAT(error_of([&] { parse_layers(wrong.first, config); }), HasSubstr(wrong.second)) << wrong.first;
 }
 
 TEST(Linearize, RefusesWhatItCannotReplace) {
