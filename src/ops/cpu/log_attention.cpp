@@ -117,6 +117,11 @@ void attend_segment(const LogAttention& op, i64 b, i64 g, i64 begin, i64 end, co
   if (op.causal) {
     for (i64 t = begin; t < end; t += p.chunk.size) {
       take_chunk(tokens, t, state.scale, p.chunk);
+      const i64 next = t + p.chunk.size;
+      if (next < end)
+        prefetch_tokens(op, b, g, next, std::min(next + C, end));
+      else
+        prefetch_tokens(op, b, g + 1, begin, std::min(begin + C, end));
       rescale(p.chunk.factor, E, d, state.sums, state.mass);
       load_values(tokens, t, p.chunk.size, state.shift, p.values);
       transpose(p.chunk.keys, e, p.chunk.size, E, p.keys_t, C, padded_columns(p.chunk.size));

@@ -333,6 +333,11 @@ void queries_backward(const LogAttentionBackward& op, i64 b, i64 g, i64 begin, i
   Chunk chunk{begin, 0, p.keys, p.decays, p.factor, p.high};
   for (i64 t = begin; t < end; t += chunk.size) {
     take_chunk(tokens, t, state.scale, chunk);
+    const i64 next = t + chunk.size;
+    if (next < end)
+      prefetch_tokens(op, b, g, next, std::min(next + chunk_tokens, end));
+    else
+      prefetch_tokens(op, b, g + 1, begin, std::min(begin + chunk_tokens, end));
     record.begins.push_back(t);
     record.scales.insert(record.scales.end(), state.scale, state.scale + e);
     record.factors.insert(record.factors.end(), p.factor, p.factor + e);
@@ -357,6 +362,10 @@ void keys_backward(const LogAttentionBackward& op, i64 b, i64 g, i64 begin, i64 
     const float *scale = record.scales.data() + index * e, *factor = record.factors.data() + index * e;
     Chunk chunk{t, after - t, p.keys, p.decays, p.factor, p.high};
     weigh_keys(tokens, scale, chunk);
+    if (t > begin)
+      prefetch_tokens(op, b, g, record.begins[static_cast<size_t>(index - 1)], t);
+    else
+      prefetch_tokens(op, b, g + 1, std::max(begin, end - chunk_tokens), end);
     load_chunk_values(tokens, chunk, p);
     transpose(chunk.keys, e, chunk.size, E, p.keys_t, chunk_tokens, padded_columns(chunk.size));
     chunk_keys(op, b, g, chunk, scale, p);

@@ -8,6 +8,7 @@
 #define SPARSAM_OPS_CPU_LOG_ATTENTION_CHUNKS_INL_H_
 #endif
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <algorithm>
@@ -59,8 +60,12 @@ HWY_INLINE float panel_sum(const float* x, i64 n) {
 }
 // to = from (n), then `rest` up to the padding
 HWY_INLINE void copy_padded(const float* from, i64 n, i64 padded, float rest, float* to) {
-  std::copy_n(from, n, to);
-  std::fill(to + n, to + padded, rest);
+  const PanelTag d;
+  const i64 lanes = static_cast<i64>(hn::Lanes(d));
+  i64 i = 0;
+  for (; i + lanes <= n; i += lanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
+  for (; i < n; ++i) to[i] = from[i];
+  for (; i < padded; ++i) to[i] = rest;
 }
 template <class D>
 HWY_INLINE hn::Vec<D> finite_or_zero(D d, hn::Vec<D> x) {
@@ -167,6 +172,31 @@ HWY_INLINE void weigh_keys(const GroupTokens& tokens, const float* scale, Chunk&
       }
       hn::StoreU(exp(d, exponent), d, row + a);
     });
+  }
+}
+
+// Asks for the rows [begin, end) of a head of x (B, T, heads, size): they lie too far apart for the processor to
+// foresee. (Always inlined: of calls that only prefetch the compiler thinks that they do nothing.)
+HWY_INLINE void prefetch_rows(const In<float, 4>& x, i64 b, i64 head, i64 begin, i64 end) {
+  constexpr i64 line = 16;
+  const i64 stride = x.shape(2) * x.shape(3), size = x.shape(3);
+  const float* row = &x(b, begin, head, 0);
+  for (i64 t = begin; t < end; ++t, row += stride)
+    for (i64 i = 0; i < size; i += line) hwy::Prefetch(row + i);
+}
+// Those of a group, where there is one; in a backward pass also of dy and y.
+template <class O>
+HWY_INLINE void prefetch_tokens(const O& op, i64 b, i64 g, i64 begin, i64 end) {
+  const LogAttentionShape s = op.shape();
+  if (g >= s.groups) return;
+  prefetch_rows(op.k, b, g, begin, end);
+  prefetch_rows(op.v, b, g, begin, end);
+  for (i64 h = g * s.heads / s.groups; h < (g + 1) * s.heads / s.groups; ++h) {
+    prefetch_rows(op.q, b, h, begin, end);
+    if constexpr (requires { op.dy; }) {
+      prefetch_rows(op.dy, b, h, begin, end);
+      prefetch_rows(op.y, b, h, begin, end);
+    }
   }
 }
 

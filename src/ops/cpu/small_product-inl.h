@@ -107,11 +107,33 @@ HWY_INLINE void clear_above_diagonal(float* matrix, i64 stride, i64 rows) {
   }
 }
 
+// Four rows of four, turned.
+HWY_INLINE void transpose_four(const float* from, i64 from_stride, float* to, i64 to_stride) {
+#if HWY_TARGET == HWY_SCALAR
+  for (i64 i = 0; i < 4; ++i)
+    for (i64 j = 0; j < 4; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+#else
+  const hn::FixedTag<float, 4> d;
+  const auto a = hn::LoadU(d, from), b = hn::LoadU(d, from + from_stride);
+  const auto c = hn::LoadU(d, from + 2 * from_stride), e = hn::LoadU(d, from + 3 * from_stride);
+  const auto ab = hn::InterleaveLower(d, a, b), ce = hn::InterleaveLower(d, c, e);
+  const auto ab_high = hn::InterleaveUpper(d, a, b), ce_high = hn::InterleaveUpper(d, c, e);
+  hn::StoreU(hn::ConcatLowerLower(d, ce, ab), d, to);
+  hn::StoreU(hn::ConcatUpperUpper(d, ce, ab), d, to + to_stride);
+  hn::StoreU(hn::ConcatLowerLower(d, ce_high, ab_high), d, to + 2 * to_stride);
+  hn::StoreU(hn::ConcatUpperUpper(d, ce_high, ab_high), d, to + 3 * to_stride);
+#endif
+}
+
 // to (columns, stride) = from (rows, columns) transposed; columns of `to` from `rows` to `padded` become zero.
 HWY_INLINE void transpose(const float* from, i64 from_stride, i64 rows, i64 columns, float* to, i64 to_stride,
                           i64 padded) {
+  const i64 whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
+  for (i64 j = 0; j < whole_columns; j += 4)
+    for (i64 i = 0; i < whole_rows; i += 4)
+      transpose_four(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
   for (i64 j = 0; j < columns; ++j) {
-    for (i64 i = 0; i < rows; ++i) to[j * to_stride + i] = from[i * from_stride + j];
+    for (i64 i = j < whole_columns ? whole_rows : 0; i < rows; ++i) to[j * to_stride + i] = from[i * from_stride + j];
     std::fill(to + j * to_stride + rows, to + j * to_stride + padded, 0.0f);
   }
 }
