@@ -2,7 +2,7 @@
 """Redundant attention replaced instead of dropped: a softmax model, some of whose layers become attention at constant
 cost, beside the same model without the attention of the same layers.
 
-    bench/linearize.py SPARSAM PTB OUT RESULTS [train|replace|table ...]        (all unless named)
+    bench/linearize.py SPARSAM PTB OUT RESULTS [train|replace|control|table ...]        (all unless named)
 
 train    a softmax model of 8 layers (96 channels, 3 heads, vocabulary 1,024, 1.0 M parameters) on PTB/ptb.train.txt:
          432 steps of 16 windows of 256 tokens, one pass.
@@ -10,12 +10,15 @@ replace  for 25, 50 and 75 % of the layers, those that score lowest: `linearize`
          same layers' attention, both healed alike, by distillation from the whole model and by the text alone: 60
          steps. Perplexity of the first 100 kB of ptb.test.txt, which nothing of this has seen, in windows of 256 tokens
          that move by 128.
+control  what the window alone would do: the replaced models, without fit or training anew, with a share of the state of 0.
 table    prints what was measured as Markdown.
 
 Models lie in OUT, what was measured in the file RESULTS; what is there is not done again.
 """
 import json
 import os
+import shutil
+import struct
 import subprocess
 import sys
 
@@ -134,23 +137,48 @@ def replace():
                 "256", "--fit-tokens", str(FIT_TOKENS), "--out", out))
 
 
+def without_state(model):
+    """A copy of the model whose states have no share."""
+    out = model + "-window"
+    os.makedirs(out, exist_ok=True)
+    for name in ["config.json", "tokenizer.json"]:
+        shutil.copy(os.path.join(model, name), out)
+    with open(os.path.join(model, "model.safetensors"), "rb") as file:
+        data = bytearray(file.read())
+    header = 8 + struct.unpack("<Q", data[:8])[0]
+    for name, tensor in json.loads(data[8:header]).items():
+        if name.endswith("state_logit"):
+            begin, end = (header + offset for offset in tensor["data_offsets"])
+            data[begin:end] = struct.pack("<f", -60.0) * ((end - begin) // 4)
+    with open(os.path.join(out, "model.safetensors"), "wb") as file:
+        file.write(data)
+    return out
+
+
+def control():
+    for percent in PERCENTS:
+        name = f"state and window 16 {percent}"
+        once(f"{name}, window alone", lambda: {"perplexity": perplexity(
+            without_state(path("state and window 16", percent)))})
+
+
 def table():
     results = read()
     print(f"softmax in all layers: {results['model']['perplexity']:.2f}, trained on as the others are:"
           f" {results['model, healed']['perplexity']:.2f}\n")
-    print("| layers | instead of softmax attention | at once | healed by the text | by distillation |")
-    print("|---:|---|---:|---:|---:|")
+    print("| layers | instead of softmax attention | at once | its window alone | healed by the text | by distillation |")
+    print("|---:|---|---:|---:|---:|---:|")
     for percent in PERCENTS:
         for way in ["drop", *WAYS]:
             name = f"{way} {percent}"
             if name in results:
                 cells = [results[name]["replaced"]] + [
-                    results.get(f"{name}, {how}", {}).get("perplexity") for how in ["healed", "distilled"]]
+                    results.get(f"{name}, {how}", {}).get("perplexity") for how in ["window alone", "healed", "distilled"]]
                 print(f"| {percent} % | {'nothing: dropped' if way == 'drop' else way} | "
                       + " | ".join("" if c is None else f"{c:.2f}" for c in cells) + " |")
 
 
 if __name__ == "__main__":
     os.makedirs(OUT, exist_ok=True)
-    for part in sys.argv[5:] or ["train", "replace", "table"]:
-        {"train": train, "replace": replace, "table": table}[part]()
+    for part in sys.argv[5:] or ["train", "replace", "control", "table"]:
+        {"train": train, "replace": replace, "control": control, "table": table}[part]()
