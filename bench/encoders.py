@@ -19,7 +19,7 @@ import subprocess
 import sys
 
 SHAPE = ["--context", "64", "--layers", "2", "--dim", "96", "--heads", "3", "--positions", "learned"]
-MIXERS = {"softmax": [], "lse": ["--mixer", "lse"], "lse + convolution": ["--mixer", "lse", "--convolution", "4"]}
+MIXERS = {"softmax": [], "lse": ["--mixer", "lse"]}
 PRETRAIN = ["--task", "masked", "--steps", "600", "--batch", "64", "--lr", "3e-3"]
 CLASSIFY = ["--task", "classify", "--epochs", "3", "--batch", "32", "--weight-decay", "0.1"]
 SCRATCH_LR, FINE_LR = "1e-3", "1e-3"
