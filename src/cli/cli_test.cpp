@@ -573,7 +573,7 @@ TEST_F(CliTest, LinearizesAndHeals) {
   EXPECT_LT(done["after"]["cache_bytes_per_token"], done["before"]["cache_bytes_per_token"]);
   Json stored = parse_json(read_text(path("linear") + "/sparsam.json"), "sparsam.json");
   EXPECT_EQ(stored["replaced"], done["replaced"]);
-  json_of("eval @linear --data @text.txt --context 32");
+  EXPECT_EQ(run("generate @linear --prompt cat --tokens 3").code, 0);
   const Json healed = json_of(
       "train --from @linear --teacher @model --data @text.txt --steps 5 --batch 2 --sequence 32 --distill-weight 0.9 "
       "--out @healed");
@@ -583,8 +583,9 @@ TEST_F(CliTest, LinearizesAndHeals) {
               HasSubstr("--features"));
   EXPECT_THAT(error_of("linearize @twice --layers all --out @x" + fit, 2), HasSubstr("no softmax attention"));
   EXPECT_THAT(error_of("linearize @twice --layers 1 --out @x" + fit, 1), HasSubstr("log-sum-exp attention already"));
-  EXPECT_THAT(error_of("train --from @linear --teacher @missing --data @text.txt --steps 1 --out @y", 1),
-              HasSubstr("missing"));
+  const Outcome missing = run("train --from @linear --teacher @missing --data @text.txt --steps 1 --out @y");
+  EXPECT_EQ(missing.code, 1);
+  EXPECT_THAT(missing.err, HasSubstr("missing: no such model"));
 }
 
 TEST_F(CliTest, ProbesRecall) {
