@@ -21,8 +21,8 @@ struct SampleSet {
 // Several sequences, padded to one length: that of the longest, rounded up so that few lengths occur.
 struct Batch {
   std::vector<i32> ids = {}, targets = {};  // (B T); (B T), of a classifier (B)
-  std::vector<i32> lengths = {};           // (B), or empty: no padding
-  i64 sequences = 0;                       // B
+  std::vector<i32> lengths = {};            // (B), or empty: no padding
+  i64 sequences = 0;                        // B
   i64 real_tokens = 0, predictions = 0;
 
   Tokens tokens() const;  // views of this
