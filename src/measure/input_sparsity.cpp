@@ -213,8 +213,7 @@ InputProfile profile_inputs(const Transformer& model, std::span<const i32> token
 std::array<double, block_inputs> input_bytes(const LayerParams<Matrix>& layer) {
   const auto& [attention, mlp] = layer;
   return {bytes_of(reader(attention.q)) + bytes_of(reader(attention.k)) + bytes_of(reader(attention.v)),
-          bytes_of(reader(attention.o)), bytes_of(mlp.gate.weight) + bytes_of(reader(mlp)),
-          bytes_of(mlp.down.weight)};
+          bytes_of(reader(attention.o)), bytes_of(mlp.gate.weight) + bytes_of(reader(mlp)), bytes_of(mlp.down.weight)};
 }
 
 InputAllocation::InputAllocation(const Transformer& model, const InputProfile& profile, std::span<const i32> tokens,

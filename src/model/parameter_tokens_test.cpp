@@ -69,7 +69,8 @@ TEST(ParameterTokens, WhatCannotBeIsRefused) {
               HasSubstr("layer 0 has parameter tokens and no MLP"));
   EXPECT_THAT(refusal([](auto& c, auto&) { c.inputs.layers.assign(4, {.down = 1}); }),
               HasSubstr("layer 0, which has parameter tokens"));
-  EXPECT_THAT(refusal([](auto&, auto& a) { a.v.truncation.threshold = -1; }), HasSubstr("truncation to 0 neurons above -1"));
+  EXPECT_THAT(refusal([](auto&, auto& a) { a.v.truncation.threshold = -1; }),
+              HasSubstr("truncation to 0 neurons above -1"));
   Architecture both = preset("tokenformer-nano");
   both.hidden = 5;
   EXPECT_THAT(error_of([&] { make_config(both); }), HasSubstr("--mlp-tokens"));

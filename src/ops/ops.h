@@ -34,14 +34,14 @@
 
 namespace sparsam {
 
-using Op = std::variant<Embedding, EmbeddingBackward, RmsNorm, RmsNormBackward, LayerNorm, LayerNormBackward, Matmul,
-                        MatmulBackwardInput, MatmulBackwardWeight, Rope, Attention, AttentionBackward, CacheAppend,
-                        CachedAttention, Activation, ActivationBackward, GatedProduct, GatedProductBackward, Add, Scale,
-                        LinearCrossEntropy, LinearCrossEntropyBackward, Distillation, SquaredNorm, AdamW, Truncate, SelectedMatmul,
-                        SkippingMatmul, L1Norm, L1NormBackward, SequenceMean, SequenceMeanBackward, TokenScores, TokenScoresBackward, LogAttention,
-                        LogAttentionBackward, LogAttentionStep, CausalConvolution, CausalConvolutionBackward, HeadScale,
-                        HeadScaleBackward, HeadMix, HeadMixBackward, LogDecay, LogDecayBackward, HeadLinear,
-                        HeadLinearBackward, Delay, DelayBackward, LogRecurrence, LogRecurrenceBackward>;
+using Op = std::variant<
+    Embedding, EmbeddingBackward, RmsNorm, RmsNormBackward, LayerNorm, LayerNormBackward, Matmul, MatmulBackwardInput,
+    MatmulBackwardWeight, Rope, Attention, AttentionBackward, CacheAppend, CachedAttention, Activation,
+    ActivationBackward, GatedProduct, GatedProductBackward, Add, Scale, LinearCrossEntropy, LinearCrossEntropyBackward,
+    Distillation, SquaredNorm, AdamW, Truncate, SelectedMatmul, SkippingMatmul, L1Norm, L1NormBackward, SequenceMean,
+    SequenceMeanBackward, TokenScores, TokenScoresBackward, LogAttention, LogAttentionBackward, LogAttentionStep,
+    CausalConvolution, CausalConvolutionBackward, HeadScale, HeadScaleBackward, HeadMix, HeadMixBackward, LogDecay,
+    LogDecayBackward, HeadLinear, HeadLinearBackward, Delay, DelayBackward, LogRecurrence, LogRecurrenceBackward>;
 
 class Backend {
  public:
