@@ -66,7 +66,7 @@ def crossover(constant, growing):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", default=os.path.join(ROOT, "build/release/bench/bench_constant_cost"))
+    parser.add_argument("--program", default=os.path.join(ROOT, "build/release/bench_constant_cost"))
     parser.add_argument("--package", default=os.environ.get("NODE_LLAMA_CPP"))
     parser.add_argument("--positions", default="1024,4096,16384,65536", help="of softmax attention")
     parser.add_argument("--long", default="1024,4096,16384,65536,131072,1048576", help="of log-sum-exp attention")

@@ -83,7 +83,7 @@ def pytorch(kind, times, turns=3):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", default=os.path.join(ROOT, "build/release/bench/bench_constant_cost"))
+    parser.add_argument("--program", default=os.path.join(ROOT, "build/release/bench_constant_cost"))
     parser.add_argument("--times", default="512,2048,8192")
     parser.add_argument("--out", default="lse_training.json")
     flags = parser.parse_args()
