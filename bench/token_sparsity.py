@@ -26,6 +26,8 @@ import os
 import subprocess
 import sys
 
+from experiment import Experiment, interrupted
+
 STEPS, BATCH, LENGTH = 600, 16, 128
 SHAPE = ["--vocab", "2048", "--context", "128", "--layers", "4", "--dim", "256", "--heads", "8"]
 MODELS = {
@@ -36,80 +38,50 @@ SHRINKING = {"peak": [], "square": ["--score", "mean-square"], "global": ["--all
 SKIPPING = {"values": [], "inputs": ["--inputs", "--allocation", "uniform"]}
 KEEP = "95%,90%,75%,50%,25%"
 WINDOWS = ["--context", "128", "--stride", "112"]
-SPARSAM, PTB, OUT = sys.argv[1:4]
-
-
-def text(part):
-    return os.path.join(PTB, f"ptb.{part}.txt")
-
-
-def path(*names):
-    return os.path.join(OUT, *names)
-
-
-def beginning(part, size):
-    """The first lines of a text, at most `size` bytes."""
-    kept = path(part + ".txt")
-    if not os.path.exists(kept):
-        with open(text(part), "rb") as whole, open(kept, "wb") as file:
-            file.write(whole.read(size).rsplit(b"\n", 1)[0] + b"\n")
-    return kept
-
-
-def run(name, *arguments):
-    """The JSON that a verb prints, kept in OUT/name.json."""
-    kept = path(name + ".json")
-    if not os.path.exists(kept):
-        print(" ".join(["sparsam", *arguments]), file=sys.stderr, flush=True)
-        output = subprocess.run([SPARSAM, *arguments, "--json"], stdout=subprocess.PIPE, check=True).stdout
-        with open(kept + ".partial", "wb") as file:
-            file.write(output)
-        os.replace(kept + ".partial", kept)
-    with open(kept) as file:
-        return json.load(file)
+E = Experiment(*sys.argv[1:4])
 
 
 def train():
     for name, shape in MODELS.items():
-        started = os.path.isdir(path(name)) and any(f.startswith("checkpoint-") for f in os.listdir(path(name)))
+        started = interrupted(E.path(name))
         how = ["--resume"] if started else [
-            *shape, "--data", text("train"), "--valid", text("valid"), "--steps", str(STEPS), "--batch", str(BATCH),
+            *shape, "--data", E.text("train"), "--valid", E.text("valid"), "--steps", str(STEPS), "--batch", str(BATCH),
             "--sequence", str(LENGTH), "--lr", "2e-3", "--seed", "1", "--eval-every", "200", "--save-every", "100",
             "--keep", "1"]
-        run(name + ".train", "train", "--out", path(name), "--threads", "1", *how)
+        E.run(name + ".train", "train", "--out", E.path(name), "--threads", "1", *how)
 
 
 def judged(*more):
-    return ["--calibrate", text("train"), "--data", beginning("test", 100_000), *WINDOWS, *more]
+    return ["--calibrate", E.text("train"), "--data", E.beginning("test", 100_000), *WINDOWS, *more]
 
 
 def shrink():
     for name in MODELS:
         for kind, how in SHRINKING.items():
-            run(f"{name}.shrink.{kind}", "shrink", path(name),
-                *judged("--calibration-tokens", "32768", "--held-out-tokens", "8192", "--keep", KEEP, *how, "--decode", "0"))
-        run(f"{name}.shrink.ppl", "shrink", path(name),
-            *judged("--calibration-tokens", "32768", "--held-out-tokens", "8192", "--ppl", "1,5,10", "--decode", "0"))
+            E.run(f"{name}.shrink.{kind}", "shrink", E.path(name),
+                  *judged("--calibration-tokens", "32768", "--held-out-tokens", "8192", "--keep", KEEP, *how, "--decode", "0"))
+        E.run(f"{name}.shrink.ppl", "shrink", E.path(name),
+              *judged("--calibration-tokens", "32768", "--held-out-tokens", "8192", "--ppl", "1,5,10", "--decode", "0"))
 
 
 def sparsity():
     for kind, how in SKIPPING.items():
-        run("tokens." + kind, "sparsity", path("tokens"),
-            *judged("--tokens", "4096", "--held-out-tokens", "8192", "--ppl", "1,5,10", "--store", "5", "--out", path(kind), *how))
+        E.run("tokens." + kind, "sparsity", E.path("tokens"),
+              *judged("--tokens", "4096", "--held-out-tokens", "8192", "--ppl", "1,5,10", "--store", "5", "--out", E.path(kind), *how))
 
 
 def speed():
     for kind in SKIPPING:
-        run(kind + ".speed", "bench", path(kind), "--data", beginning("test", 100_000), "-n", "128", "-r", "5", "--precision",
-            "f32", "--threads", "1")
+        E.run(kind + ".speed", "bench", E.path(kind), "--data", E.beginning("test", 100_000), "-n", "128", "-r", "5", "--precision",
+              "f32", "--threads", "1")
     for name in MODELS:
-        run(name + ".shrink.speed", "shrink", path(name),
-            *judged("--calibration-tokens", "2048", "--held-out-tokens", "512", "--keep", KEEP, "--decode", "128", "--threads",
-                    "1"))
+        E.run(name + ".shrink.speed", "shrink", E.path(name),
+              *judged("--calibration-tokens", "2048", "--held-out-tokens", "512", "--keep", KEEP, "--decode", "128", "--threads",
+                      "1"))
 
 
 def keys():
-    if os.path.exists(path("keys.json")):
+    if os.path.exists(E.path("keys.json")):
         return
     import numpy as np
 
@@ -134,9 +106,9 @@ def keys():
         x = x - x.mean(-1, keepdims=True)
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5)
 
-    w, config = weights(path("tokens")), json.load(open(path("tokens", "config.json")))
-    with open(beginning("test", 100_000)) as file:
-        output = subprocess.run([SPARSAM, "tokenize", path("tokens"), "--json", "--no-special"], stdin=file,
+    w, config = weights(E.path("tokens")), json.load(open(E.path("tokens", "config.json")))
+    with open(E.beginning("test", 100_000)) as file:
+        output = subprocess.run([E.program, "tokenize", E.path("tokens"), "--json", "--no-special"], stdin=file,
                                 stdout=subprocess.PIPE, check=True).stdout
     ids = np.array(json.loads(output)["ids"][:1024]).reshape(8, 128)
     layers = config["sparsam"]["layers"]
@@ -226,12 +198,12 @@ def keys():
             rows.append(dict(block=size, part=part, by_mean_key=float(np.mean(errors)), best_blocks=float(np.mean(perfect)),
                              best_tokens=float(np.mean(oracle))))
             print(rows[-1], file=sys.stderr, flush=True)
-    with open(path("keys.json"), "w") as file:
+    with open(E.path("keys.json"), "w") as file:
         json.dump(rows, file, indent=1)
 
 
 def load(name):
-    with open(path(name + ".json")) as file:
+    with open(E.path(name + ".json")) as file:
         return json.load(file)
 
 
@@ -240,7 +212,7 @@ def table():
           "|---|---:|---:|---:|---:|---:|---:|---:|")
     for name in MODELS:
         peak, square, other = (load(f"{name}.shrink.{kind}")["frontier"] for kind in SHRINKING)
-        timed = load(name + ".shrink.speed")["frontier"] if os.path.exists(path(name + ".shrink.speed.json")) else peak
+        timed = load(name + ".shrink.speed")["frontier"] if os.path.exists(E.path(name + ".shrink.speed.json")) else peak
         for p, s, g, t in zip(peak, square, other, timed):
             print(f"| {name} | {p['asked']} | {p['parameters'] / 1e6:.2f} M | {p['mflops_per_token']:.2f} | {p['perplexity']:.2f} "
                   f"| {s['perplexity']:.2f} | {g['perplexity']:.2f} | {t.get('speedup', 0):.2f} |")
@@ -253,7 +225,7 @@ def table():
         print(f"| PPL-{v['percent']:g} % | {100 * v['sparsity']:.1f} % | {v['perplexity']:.2f} | {100 * v['token_bytes']:.1f} % "
               f"| {100 * i['left_out']:.1f} % | {i['perplexity']:.2f} |")
     for kind in SKIPPING:
-        if os.path.exists(path(kind + ".speed.json")):
+        if os.path.exists(E.path(kind + ".speed.json")):
             print(f"{kind} at PPL-5 %: {load(kind + '.speed')['speedup']:.2f}x")
     print("\n| blocks of | part read | error, by mean key | best blocks | best tokens |\n|---:|---:|---:|---:|---:|")
     for row in load("keys"):
@@ -262,7 +234,6 @@ def table():
 
 
 def main():
-    os.makedirs(OUT, exist_ok=True)
     parts = dict(train=train, shrink=shrink, sparsity=sparsity, keys=keys, speed=speed, table=table)
     for part in sys.argv[4:] or parts:
         parts[part]()

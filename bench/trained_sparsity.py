@@ -17,8 +17,9 @@ import concurrent.futures
 import json
 import os
 import shutil
-import subprocess
 import sys
+
+from experiment import Experiment, interrupted
 
 STEPS, BATCH, LENGTH = 600, 16, 128
 SHAPE = ["--vocab", "2048", "--context", "128", "--layers", "4", "--dim", "256", "--heads", "8", "--kv-heads", "2",
@@ -30,37 +31,7 @@ MODELS = {
 }
 PERCENTS = [1, 5, 10]
 WINDOWS = ["--context", "128", "--stride", "112"]
-SPARSAM, PTB, OUT = sys.argv[1:4]
-
-
-def text(part):
-    return os.path.join(PTB, f"ptb.{part}.txt")
-
-
-def path(*names):
-    return os.path.join(OUT, *names)
-
-
-def beginning(part, size):
-    """The first lines of a text, at most `size` bytes."""
-    kept = path(part + ".txt")
-    if not os.path.exists(kept):
-        with open(text(part), "rb") as whole, open(kept, "wb") as file:
-            file.write(whole.read(size).rsplit(b"\n", 1)[0] + b"\n")
-    return kept
-
-
-def run(name, *arguments):
-    """The JSON that a verb prints, kept in OUT/name.json."""
-    kept = path(name + ".json")
-    if not os.path.exists(kept):
-        print(" ".join(["sparsam", *arguments]), file=sys.stderr, flush=True)
-        output = subprocess.run([SPARSAM, *arguments, "--json"], stdout=subprocess.PIPE, check=True).stdout
-        with open(kept + ".partial", "wb") as file:
-            file.write(output)
-        os.replace(kept + ".partial", kept)
-    with open(kept) as file:
-        return json.load(file)
+E = Experiment(*sys.argv[1:4])
 
 
 def side_by_side(one):
@@ -70,12 +41,12 @@ def side_by_side(one):
 
 def train():
     def one(name):
-        started = os.path.isdir(path(name)) and any(f.startswith("checkpoint-") for f in os.listdir(path(name)))
+        started = interrupted(E.path(name))
         how = ["--resume"] if started else [
-            "--preset", "micro", *SHAPE, *MODELS[name], "--data", text("train"), "--valid", text("valid"),
+            "--preset", "micro", *SHAPE, *MODELS[name], "--data", E.text("train"), "--valid", E.text("valid"),
             "--steps", str(STEPS), "--batch", str(BATCH), "--sequence", str(LENGTH), "--lr", "2e-3", "--seed", "1",
             "--eval-every", "200", "--save-every", "50", "--keep", "1"]
-        run(name + ".train", "train", "--out", path(name), "--threads", "1", *how)
+        E.run(name + ".train", "train", "--out", E.path(name), "--threads", "1", *how)
 
     side_by_side(one)
 
@@ -84,20 +55,20 @@ def measure():
     def one(name):
         for p in PERCENTS:
             thinned = f"{name}-{p}"
-            if not os.path.exists(path(thinned + ".sparsity.json")):
-                shutil.rmtree(path(thinned), ignore_errors=True)  # of an interrupted search
-            run(thinned + ".sparsity", "sparsity", path(name), "--calibrate", calibration, "--data", text("valid"),
-                "--ppl", str(p), "--store", str(p), "--out", path(thinned), "--held-out-tokens", "8192", *WINDOWS)
-            run(thinned + ".eval", "eval", path(thinned), "--data", judge, "--against", path(name), *WINDOWS)
+            if not os.path.exists(E.path(thinned + ".sparsity.json")):
+                shutil.rmtree(E.path(thinned), ignore_errors=True)  # of an interrupted search
+            E.run(thinned + ".sparsity", "sparsity", E.path(name), "--calibrate", calibration, "--data", E.text("valid"),
+                  "--ppl", str(p), "--store", str(p), "--out", E.path(thinned), "--held-out-tokens", "8192", *WINDOWS)
+            E.run(thinned + ".eval", "eval", E.path(thinned), "--data", judge, "--against", E.path(name), *WINDOWS)
 
-    calibration, judge = beginning("train", 200_000), beginning("test", 100_000)
+    calibration, judge = E.beginning("train", 200_000), E.beginning("test", 100_000)
     side_by_side(one)
 
 
 def speed():
     for name in MODELS:
         for thinned in [name] + [f"{name}-{p}" for p in PERCENTS]:
-            run(thinned + ".bench", "bench", path(thinned), "--data", beginning("test", 100_000))
+            E.run(thinned + ".bench", "bench", E.path(thinned), "--data", E.beginning("test", 100_000))
 
 
 def table():
@@ -108,7 +79,7 @@ def table():
         return "" if value is None else format(value, form)
 
     def read(name):
-        kept = path(name + ".json")
+        kept = E.path(name + ".json")
         return json.load(open(kept)) if os.path.exists(kept) else {}
 
     for name in MODELS:
@@ -129,6 +100,5 @@ def table():
 
 
 if __name__ == "__main__":
-    os.makedirs(OUT, exist_ok=True)
     for part in sys.argv[4:] or ["train", "measure", "speed", "table"]:
         {"train": train, "measure": measure, "speed": speed, "table": table}[part]()
