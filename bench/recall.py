@@ -4,8 +4,8 @@ of one size with softmax and with log-sum-exp attention.
 
     bench/recall.py SPARSAM RESULTS [probe|table ...]        (both unless named)
 
-probe    each variant: 2 layers, 64 channels, 2 heads of 32; 2,500 steps of 16 sequences of 256 tokens that hold 4, 8, 16, 32
-         or 64 pairs and never come again; the loss is that of the answers alone. Then 256 new sequences of each number
+probe    each variant: 2 layers, 64 channels, 2 heads of 32; 1,000 steps of 16 sequences of 256 tokens that hold 4, 8, 16,
+         32 or 64 pairs and never come again; the loss is that of the answers alone. Then 256 new sequences of each number
          of pairs: the share of right answers.
 table    prints what was measured as Markdown.
 
@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 
-STEPS, BATCH = 2500, 16
+STEPS, BATCH = 1000, 16
 GATED = ["--mixer", "lse", "--decay"]
 VARIANTS = {
     "softmax": [],
@@ -44,7 +44,7 @@ def probe():
             continue
         output = subprocess.run(
             [SPARSAM, "recall", "--preset", "nano", "--layers", "2", "--dim", "64", "--heads", "2", "--hidden", "128",
-             *options, "--batch", str(BATCH), "--steps", str(STEPS), "--lr", "3e-3", "--seed", "1", "--json", "--threads",
+             *options, "--batch", str(BATCH), "--steps", str(STEPS), "--lr", "1e-2", "--seed", "1", "--json", "--threads",
              "1"], stdout=subprocess.PIPE, check=True).stdout
         results = read()
         results[variant] = json.loads(output)
