@@ -26,9 +26,10 @@ def interrupted(run):
 
 
 class Experiment:
-    def __init__(self, program, texts, out):
+    def __init__(self, program, texts=None, out=None):
         self.program, self.texts, self.out = program, texts, out
-        os.makedirs(out, exist_ok=True)
+        if out:
+            os.makedirs(out, exist_ok=True)
 
     def sparsam(self, *arguments):
         """The JSON that a verb prints."""
@@ -54,3 +55,30 @@ class Experiment:
 
     def path(self, *names):
         return os.path.join(self.out, *names)
+
+
+class Results:
+    """What was measured, in one file of JSON; what is there is not measured again."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def read(self):
+        return kept(self.file, dict)
+
+    def once(self, measure, *keys):
+        """What stands under the keys; if nothing does, what `measure` returns, from now on."""
+        known = self.read()
+        for key in keys[:-1]:
+            known = known.get(key, {})
+        if keys[-1] in known:
+            return known[keys[-1]]
+        result = measure()
+        whole = self.read()  # anew: measuring may have kept other results
+        place = whole
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = result
+        write(self.file, whole)
+        print(*keys, result, file=sys.stderr, flush=True)
+        return result

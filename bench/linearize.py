@@ -19,8 +19,9 @@ import json
 import os
 import shutil
 import struct
-import subprocess
 import sys
+
+from experiment import Experiment, Results, interrupted
 
 STEPS, HEAL_STEPS, FIT_TOKENS, PERCENTS = 432, 60, 80_000, [25, 50, 75]
 WAYS = {  # how layers are replaced
@@ -28,59 +29,28 @@ WAYS = {  # how layers are replaced
     "state alone, decay": ["--window", "0", "--decay"],
 }
 PERCENTS_OF = {"state alone, decay": [25]}  # where not all
-SPARSAM, PTB, OUT, RESULTS = sys.argv[1:5]
-
-
-def text(part):
-    return os.path.join(PTB, f"ptb.{part}.txt")
+E, RESULTS = Experiment(*sys.argv[1:4]), Results(sys.argv[4])
 
 
 def path(*names):
-    return os.path.join(OUT, "-".join(str(n) for n in names).replace(" ", "_").replace(",", ""))
-
-
-def read():
-    if not os.path.exists(RESULTS):
-        return {}
-    with open(RESULTS) as file:
-        return json.load(file)
+    return E.path("-".join(str(n) for n in names).replace(" ", "_").replace(",", ""))
 
 
 def once(name, measure):
-    """The result of `measure`, kept under its name."""
-    results = read()
-    if name not in results:
-        print(name, file=sys.stderr, flush=True)
-        results[name] = measure()
-        with open(RESULTS + ".partial", "w") as file:
-            json.dump(results, file, indent=1)
-            file.write("\n")
-        os.replace(RESULTS + ".partial", RESULTS)
-    return results[name]
+    return RESULTS.once(measure, name)
 
 
 def sparsam(*arguments):
-    output = subprocess.run([SPARSAM, *arguments, "--json", "--threads", "1"], stdout=subprocess.PIPE, check=True).stdout
-    return json.loads(output)
-
-
-def judge():
-    """The first lines of the test text."""
-    kept = os.path.join(OUT, "judge.txt")
-    if not os.path.exists(kept):
-        with open(text("test"), "rb") as whole, open(kept, "wb") as file:
-            file.write(whole.read(100_000).rsplit(b"\n", 1)[0] + b"\n")
-    return kept
+    return E.sparsam(*arguments, "--threads", "1")
 
 
 def perplexity(model):
-    return sparsam("eval", model, "--data", judge(), "--context", "256", "--stride", "128")["perplexity"]
+    return sparsam("eval", model, "--data", E.beginning("test", 100_000), "--context", "256", "--stride", "128")["perplexity"]
 
 
 def trained(out, *how):
-    started = os.path.isdir(out) and any(f.startswith("checkpoint-") for f in os.listdir(out))
-    sparsam("train", "--out", out, *(["--resume"] if started else [
-        *how, "--data", text("train"), "--valid", text("valid"), "--sequence", "256", "--batch", "16", "--seed", "1",
+    sparsam("train", "--out", out, *(["--resume"] if interrupted(out) else [
+        *how, "--data", E.text("train"), "--valid", E.text("valid"), "--sequence", "256", "--batch", "16", "--seed", "1",
         "--eval-every", "100000", "--eval-tokens", "20000", "--save-every", "100", "--keep", "1"]))
     return out
 
@@ -121,7 +91,7 @@ def replace():
     scores = path("scores.json")
     if not os.path.exists(scores):
         with open(scores, "w") as file:
-            json.dump(sparsam("score", path("model"), "--data", text("valid"), "--tokens", "16384"), file)
+            json.dump(sparsam("score", path("model"), "--data", E.text("valid"), "--tokens", "16384"), file)
     with open(scores) as file:
         attention = [s for s in json.load(file)["sublayers"] if s["kind"] == "attention"]
     order = [str(s["layer"]) for s in sorted(attention, key=lambda s: s["score"])]
@@ -133,7 +103,7 @@ def replace():
             if percent not in PERCENTS_OF.get(way, PERCENTS):
                 continue
             judged(f"{way} {percent}", path(way, percent), lambda out: sparsam(
-                "linearize", path("model"), "--layers", ",".join(layers), *how, "--data", text("train"), "--sequence",
+                "linearize", path("model"), "--layers", ",".join(layers), *how, "--data", E.text("train"), "--sequence",
                 "256", "--fit-tokens", str(FIT_TOKENS), "--out", out))
 
 
@@ -163,7 +133,7 @@ def control():
 
 
 def table():
-    results = read()
+    results = RESULTS.read()
     print(f"softmax in all layers: {results['model']['perplexity']:.2f}, trained on as the others are:"
           f" {results['model, healed']['perplexity']:.2f}\n")
     print("| layers | instead of softmax attention | at once | its window alone | healed by the text | by distillation |")
@@ -179,6 +149,5 @@ def table():
 
 
 if __name__ == "__main__":
-    os.makedirs(OUT, exist_ok=True)
     for part in sys.argv[5:] or ["train", "replace", "control", "table"]:
         {"train": train, "replace": replace, "control": control, "table": table}[part]()

@@ -13,12 +13,12 @@ table    prints means and standard errors over the seeds as Markdown.
 Models lie in OUT, what was measured in the file RESULTS; what is there is not done again, and interrupted runs go on
 where they stopped. One thread; about an hour on one core.
 """
-import json
 import math
 import os
 import statistics
-import subprocess
 import sys
+
+from experiment import Experiment, Results, interrupted
 
 STEPS, RATE_STEPS, RATES, SEEDS = 432, 250, ["2e-3", "4e-3", "8e-3"], [1, 2, 3]
 GATED = ["--mixer", "lse", "--decay"]
@@ -35,88 +35,61 @@ VARIANTS = {  # hidden channels of the MLP, options
     "softmax, convolution": (384, ["--convolution", "4"]),
 }
 TUNED = {"softmax": "softmax", "lse": "lse, decay, convolution"}  # whose rate serves which mixer
-SPARSAM, PTB, OUT, RESULTS = sys.argv[1:5]
-
-
-def text(part):
-    return os.path.join(PTB, f"ptb.{part}.txt")
-
-
-def read():
-    if not os.path.exists(RESULTS):
-        return {"rates": {}, "runs": {}}
-    with open(RESULTS) as file:
-        return json.load(file)
-
-
-def keep(section, name, result):
-    results = read()
-    results[section][name] = result
-    with open(RESULTS + ".partial", "w") as file:
-        json.dump(results, file, indent=1)
-        file.write("\n")
-    os.replace(RESULTS + ".partial", RESULTS)
+E, RESULTS = Experiment(*sys.argv[1:4]), Results(sys.argv[4])
 
 
 def sparsam(*arguments):
-    output = subprocess.run([SPARSAM, *arguments, "--json", "--threads", "1"], stdout=subprocess.PIPE, check=True).stdout
-    return json.loads(output)
+    return E.sparsam(*arguments, "--threads", "1")
 
 
 def tokenizer():
     """Byte pairs of the training text, learnt once."""
-    kept = os.path.join(OUT, "tokenizer")
+    kept = E.path("tokenizer")
     if not os.path.exists(os.path.join(kept, "tokenizer.json")):
-        sparsam("train", "--preset", "nano", "--vocab", "1024", "--data", text("train"), "--steps", "1", "--out", kept,
+        sparsam("train", "--preset", "nano", "--vocab", "1024", "--data", E.text("train"), "--steps", "1", "--out", kept,
                 "--overwrite")
     return kept
 
 
 def trained(variant, seed, rate, steps):
     hidden, options = VARIANTS[variant]
-    path = os.path.join(OUT, f"{variant.replace(' ', '_').replace(':', '')}-{seed}-{rate}-{steps}")
-    started = os.path.isdir(path) and any(f.startswith("checkpoint-") for f in os.listdir(path))
-    how = ["--resume", "--out", path] if started else [
+    path = E.path(f"{variant.replace(' ', '_').replace(':', '')}-{seed}-{rate}-{steps}")
+    how = ["--resume", "--out", path] if interrupted(path) else [
         "--out", path, "--preset", "nano", "--tokenizer", tokenizer(), "--layers", "4", "--dim", "128", "--heads", "4",
         "--hidden", str(hidden), *options, "--context", "256", "--sequence", "256", "--batch", "16", "--steps",
-        str(steps), "--lr", rate, "--seed", str(seed), "--data", text("train"), "--valid", text("valid"),
+        str(steps), "--lr", rate, "--seed", str(seed), "--data", E.text("train"), "--valid", E.text("valid"),
         "--eval-every", "100000", "--eval-tokens", "0", "--save-every", "100", "--keep", "1"]
     return path, sparsam("train", *how)
 
 
 def rates():
+    def measure(variant, rate):
+        _, run = trained(variant, 0, rate, RATE_STEPS)
+        return {"variant": variant, "rate": rate, "valid": run["validation"]["perplexity"]}
+
     for variant in TUNED.values():
         for rate in RATES:
-            name = f"{variant} {rate}"
-            if name not in read()["rates"]:
-                _, run = trained(variant, 0, rate, RATE_STEPS)
-                keep("rates", name, {"variant": variant, "rate": rate, "valid": run["validation"]["perplexity"]})
+            RESULTS.once(lambda: measure(variant, rate), "rates", f"{variant} {rate}")
 
 
 def best_rate(variant):
     tuned = TUNED["lse" if "lse" in VARIANTS[variant][1] else "softmax"]
-    tried = [r for r in read()["rates"].values() if r["variant"] == tuned]
+    tried = [r for r in RESULTS.read()["rates"].values() if r["variant"] == tuned]
     return min(tried, key=lambda r: r["valid"])["rate"]
 
 
 def train():
+    def measure(variant, seed):
+        rate = best_rate(variant)
+        path, run = trained(variant, seed, rate, STEPS)
+        judged = {part: sparsam("eval", path, "--data", E.text(part), "--context", "256", "--stride", "128")["perplexity"]
+                  for part in ["valid", "test"]}
+        return {"variant": variant, "seed": seed, "rate": rate, "parameters": run["parameters"], "tokens": run["tokens"],
+                "tokens_per_second": run["tokens_per_second"], **judged}
+
     for seed in SEEDS:
         for variant in VARIANTS:
-            name = f"{variant} {seed}"
-            if name in read()["runs"]:
-                continue
-            rate = best_rate(variant)
-            try:
-                path, run = trained(variant, seed, rate, STEPS)
-            except subprocess.CalledProcessError as error:
-                if error.returncode != 2:
-                    raise
-                continue  # a program that lacks an option of the variant has said so
-            judged = {part: sparsam("eval", path, "--data", text(part), "--context", "256", "--stride", "128")["perplexity"]
-                      for part in ["valid", "test"]}
-            keep("runs", name, {"variant": variant, "seed": seed, "rate": rate, "parameters": run["parameters"],
-                                "tokens": run["tokens"], "tokens_per_second": run["tokens_per_second"], **judged})
-            print(name, judged, file=sys.stderr, flush=True)
+            RESULTS.once(lambda: measure(variant, seed), "runs", f"{variant} {seed}")
 
 
 def mean_and_error(values):
@@ -125,7 +98,7 @@ def mean_and_error(values):
 
 
 def table():
-    runs = read()["runs"].values()
+    runs = RESULTS.read()["runs"].values()
     print("| attention | parameters | rate | validation | test |")
     print("|---|---:|---:|---:|---:|")
     for variant in VARIANTS:
@@ -136,6 +109,5 @@ def table():
 
 
 if __name__ == "__main__":
-    os.makedirs(OUT, exist_ok=True)
     for part in sys.argv[5:] or ["rates", "train", "table"]:
         {"rates": rates, "train": train, "table": table}[part]()

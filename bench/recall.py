@@ -11,10 +11,9 @@ table    prints what was measured as Markdown.
 
 What was measured is kept in the file RESULTS and not done again. One thread.
 """
-import json
-import os
-import subprocess
 import sys
+
+from experiment import Experiment, Results
 
 STEPS, BATCH = 1000, 16
 GATED = ["--mixer", "lse", "--decay"]
@@ -28,35 +27,21 @@ VARIANTS = {
     "lse, decay, convolution, window": GATED + ["--convolution", "4", "--window", "16"],
     "hybrid: every 2nd layer softmax": GATED + ["--convolution", "4", "--window", "16", "--softmax-every", "2"],
 }
-SPARSAM, RESULTS = sys.argv[1:3]
-
-
-def read():
-    if not os.path.exists(RESULTS):
-        return {}
-    with open(RESULTS) as file:
-        return json.load(file)
+E, RESULTS = Experiment(sys.argv[1]), Results(sys.argv[2])
 
 
 def probe():
+    def measure(options):
+        return E.sparsam("recall", "--preset", "nano", "--layers", "2", "--dim", "64", "--heads", "2", "--hidden", "128",
+                         *options, "--batch", str(BATCH), "--steps", str(STEPS), "--lr", "1e-2", "--seed", "1", "--threads",
+                         "1")
+
     for variant, options in VARIANTS.items():
-        if variant in read():
-            continue
-        output = subprocess.run(
-            [SPARSAM, "recall", "--preset", "nano", "--layers", "2", "--dim", "64", "--heads", "2", "--hidden", "128",
-             *options, "--batch", str(BATCH), "--steps", str(STEPS), "--lr", "1e-2", "--seed", "1", "--json", "--threads",
-             "1"], stdout=subprocess.PIPE, check=True).stdout
-        results = read()
-        results[variant] = json.loads(output)
-        with open(RESULTS + ".partial", "w") as file:
-            json.dump(results, file, indent=1)
-            file.write("\n")
-        os.replace(RESULTS + ".partial", RESULTS)
-        print(variant, [round(r["accuracy"], 3) for r in results[variant]["recall"]], file=sys.stderr, flush=True)
+        RESULTS.once(lambda: measure(options), variant)
 
 
 def table():
-    results = read()
+    results = RESULTS.read()
     pairs = [r["pairs"] for r in next(iter(results.values()))["recall"]]
     print("| attention | parameters | " + " | ".join(f"{p} pairs" for p in pairs) + " |")
     print("|---|---:|" + "---:|" * len(pairs))
