@@ -207,7 +207,8 @@ TEST(Reference, Bf16RoundsBothFactors) {
 }
 
 TEST(Functions, HaveNamesAndSynonyms) {
-  EXPECT_THAT(function_names(), ::testing::ElementsAre("relu", "relu2", "gelu", "gelu_tanh", "silu", "fatrelu"));
+  EXPECT_THAT(function_names(),
+              ::testing::ElementsAre("relu", "relu2", "gelu", "gelu_tanh", "silu", "fatrelu", "sigmoid"));
   for (const std::string& name : function_names()) EXPECT_EQ(name_of(function_from_name(name, "test")), name);
   EXPECT_EQ(function_from_name("swish", "test"), Function::silu);
   EXPECT_EQ(function_from_name("gelu_new", "test"), Function::gelu_tanh);
