@@ -14,6 +14,7 @@ train    with S million tokens at the first size (published: 60 to 300 billion),
                     (random keys and values), with a ramp, and with the optimizer's moments kept
          scratch    the final size from the beginning: with the chain's flops, with the chain's tokens
          transformer of the final size: with the chain's flops, with the chain's tokens
+         these at the architecture's rate, a half and a quarter of it: the lowest perplexity of ptb.valid.txt counts
          cloned     a transformer of the first size for the first stage's tokens, widened by HyperCloning, then trained on
                     until the chain's flops are spent
 table    Markdown: perplexity of ptb.test.txt (windows of 128 that move by 64) against training flops.
@@ -178,12 +179,19 @@ def flops_per_token(kind, size):
     return 3 * sparsam("inspect", path(name))["flops_per_token"]
 
 
-def scratch(name, kind, size, how):
-    if name in read()["runs"]:
-        return [name]
-    whole = flops(chain("zero keys"))
-    tokens = 2 * FIRST if how == "same tokens" else whole / flops_per_token(kind, size)
-    return stage([], name, shape(kind, size), tokens, best_rate(kind))
+def at_rates(run, kind):
+    """Names of the run at the architecture's rate, a half and a quarter of it."""
+    return {f"{run} at {rate:g}": f"{rate:g}" for rate in (float(best_rate(kind)) / part for part in [1, 2, 4])}
+
+
+def scratch(run, kind, size, how):
+    for name, rate in at_rates(run, kind).items():
+        if "train" in A.parts and name not in read()["runs"]:
+            whole = flops(chain("zero keys"))
+            tokens = 2 * FIRST if how == "same tokens" else whole / flops_per_token(kind, size)
+            stage([], name, shape(kind, size), tokens, rate)
+    runs = read()["runs"]
+    return [min((name for name in at_rates(run, kind) if name in runs), key=lambda name: runs[name]["valid"])]
 
 
 def cloned():
@@ -210,9 +218,10 @@ def train():
 
 
 def finished():
+    """Runs whose last stage is there, at one rate at least."""
     runs = read()["runs"]
-    last = {run: f"{run} {SIZES[-1]}" if run in WAYS else run for run in ORDER}
-    return [run for run in ORDER if last[run] in runs]
+    ends = lambda run: f"{run} {SIZES[-1]}" if run in WAYS else run if run == "cloned" else f"{run} at "
+    return [run for run in ORDER if any(name.startswith(ends(run)) for name in runs)]
 
 
 def needed(points, perplexity):
