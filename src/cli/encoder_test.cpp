@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
@@ -10,6 +9,7 @@
 #include "base/files.h"
 #include "formats/json.h"
 #include "text/corpus.h"
+#include "train/test_support.h"
 
 namespace sparsam {
 namespace {
@@ -19,8 +19,6 @@ using ::testing::HasSubstr;
 class EncoderVerbs : public ::testing::Test {
  protected:
   EncoderVerbs() {
-    std::string name = (fs::temp_directory_path() / "sparsam-encoder-XXXXXX").string();
-    directory_ = ::mkdtemp(name.data());
     write_text(directory_ / "text.txt", embedded_corpus(20'000, 3).text);
     std::string texts;
     for (int i = 0; i < 200; ++i)
@@ -28,15 +26,11 @@ class EncoderVerbs : public ::testing::Test {
     write_text(directory_ / "train.tsv", texts);
     write_text(directory_ / "test.tsv", "good\tall is fine\nbad\tall is dull\ngood\tthis is fine\n");
   }
-  ~EncoderVerbs() override {
-    std::error_code ignored;
-    fs::remove_all(directory_, ignored);
-  }
   // Exit code and both outputs of "sparsam ARGUMENTS" in the directory.
   std::pair<int, std::string> run(const std::string& arguments, bool errors = false) const {
     const std::string command =
-        fmt::format("cd '{}' && OMP_NUM_THREADS=1 '{}' {} --threads 1 --quiet {}", directory_.string(), SPARSAM_BINARY,
-                    arguments, errors ? "2>&1 >/dev/null" : "2>/dev/null");
+        fmt::format("cd '{}' && OMP_NUM_THREADS=1 '{}' {} --threads 1 --quiet {}", directory_.path().string(),
+                    SPARSAM_BINARY, arguments, errors ? "2>&1 >/dev/null" : "2>/dev/null");
     std::FILE* pipe = ::popen(command.c_str(), "r");
     std::string output;
     char buffer[4096];
@@ -50,7 +44,7 @@ class EncoderVerbs : public ::testing::Test {
   }
   static constexpr const char* shape =
       " --preset nano --vocab 300 --dim 16 --heads 2 --layers 1 --context 16 --positions learned --batch 16 --lr 1e-2 ";
-  fs::path directory_;
+  TemporaryDirectory directory_;
 };
 
 TEST_F(EncoderVerbs, AClassifierIsTrainedJudgedAndAsked) {

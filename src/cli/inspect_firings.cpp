@@ -161,7 +161,9 @@ void print_positions(const SiteFirings& site, const Pieces& pieces) {
 
 void add_firing_flags(CLI::App* verb, FiringFlags& flags) {
   verb->add_option("--tokens", flags.file, "which parameter tokens and neurons fire where in this text file");
-  verb->add_option("--text", flags.text, "the same for this text");
+  verb->add_option("--text", flags.text, "the same for this text")->check([](const std::string& text) {
+    return text.empty() ? "is empty" : "";
+  });
   verb->add_option("--follow", flags.followed, "where these fire most: LAYER.PLACE.INDEX as in 3.mlp.17")
       ->delimiter(',')
       ->allow_extra_args(false);

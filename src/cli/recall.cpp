@@ -19,11 +19,12 @@ Exit run_recall(const RecallFlags& flags, const Common& common) {
   RecallProbe probe{options.architecture, options.recipe, flags.pairs, flags.sequences};
   flags.architecture(probe.architecture), flags.recipe(probe.recipe);
   probe.recipe.seed = static_cast<i64>(common.seed);
+  const Recipe& recipe = probe.recipe;
+  if ((recipe.steps == 0 && recipe.tokens == 0) || recipe.minutes > 0 || recipe.epochs > 0)
+    fail_usage("recall: give --steps or --tokens: its sequences never come again");
   RunOptions checked = options;
   checked.recipe = probe.recipe, checked.out = "none";
   validate(checked);
-  if (probe.recipe.minutes > 0 || probe.recipe.epochs > 0)
-    fail_usage("recall: give --steps or --tokens: its sequences never come again");
   if (probe.recipe.task != Task::language) fail_usage("recall is a task of its own: give it without --task");
   const auto backend = make_backend("cpu");
   Progress progress("recall", common.quiet);

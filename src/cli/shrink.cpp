@@ -10,8 +10,8 @@
 #include <optional>
 
 #include "base/progress.h"
+#include "cli/held_out.h"
 #include "cli/output.h"
-#include "cli/sparsity.h"
 #include "measure/finite.h"
 #include "measure/speed.h"
 
@@ -19,14 +19,13 @@ namespace sparsam {
 
 namespace {
 
-struct ShrinkFlags {
+struct ShrinkFlags : HeldOutFlags {
   ModelFlags model;
-  std::vector<std::string> calibrate, data, keep;
+  std::vector<std::string> keep;
   std::vector<double> percents;
-  std::string tokens, score = "peak", allocation = "uniform", protocol = "stride", out;
+  std::string tokens, score = "peak", allocation = "uniform", out;
   std::optional<std::string> store;
-  i64 held_out_tokens = 16384, decode = 32;
-  WindowOptions windows;
+  i64 decode = 32;
   ContributionOptions scoring;
 };
 
@@ -258,15 +257,9 @@ Exit run_shrink(const ShrinkFlags& flags, const Common& common) {
   const OpenModel open = open_model(flags.model);
   if (!flags.tokens.empty()) counts_for(open.model.config, parse_token_targets(flags.tokens, "--tokens"));
   check_finite(open.model, open.path);
-  WindowOptions windows = flags.windows;
-  windows.protocol = protocol_from_name(flags.protocol);
-  windows = resolve(windows, open.model.config);
-  const auto calibration = load_texts(flags.calibrate, open.tokenizer);
-  auto held_out = load_texts(flags.data, open.tokenizer);
-  check_different(calibration, held_out);
-  for (TokenText& text : held_out)
-    if (flags.held_out_tokens > 0 && static_cast<i64>(text.tokens.size()) > flags.held_out_tokens)
-      text.tokens.resize(static_cast<size_t>(flags.held_out_tokens));
+  const WindowOptions windows = windows_of(flags, open.model.config);
+  const HeldOutTexts texts = load_texts(flags, open.tokenizer);
+  const auto &calibration = texts.calibration, &held_out = texts.held_out;
 
   const auto backend = make_backend(flags.model.backend);
   const std::vector<i32> tokens = joined(calibration);
@@ -344,15 +337,7 @@ void add_shrink(CLI::App& program, Command& command) {
   verb->add_option("--calibration-tokens", flags->scoring.tokens, "most tokens to score on, 0: all")
       ->check(in_range(0, i64{1} << 40))
       ->capture_default_str();
-  verb->add_option("--held-out-tokens", flags->held_out_tokens, "most tokens of each --data, 0: all")
-      ->check(in_range(0, i64{1} << 40))
-      ->capture_default_str();
-  verb->add_option("--protocol", flags->protocol, "of the perplexity, as in eval: stride or llama.cpp")
-      ->capture_default_str();
-  verb->add_option("--context", flags->windows.context, "tokens of a window (default: the model's, at most 2048)")
-      ->check(in_range(2, i64{1} << 24));
-  verb->add_option("--stride", flags->windows.stride, "how far the window moves (default: half the context)")
-      ->check(in_range(1, i64{1} << 24));
+  add_held_out_flags(verb, *flags);
   verb->add_option("--decode", flags->decode, "tokens of --data to decode for the speed, in turns; 0: none")
       ->check(in_range(0, i64{1} << 20))
       ->capture_default_str();

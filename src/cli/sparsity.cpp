@@ -211,15 +211,9 @@ Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
     open.model.config.inputs = {};
   else
     open.model.config = without_thresholds(open.model.config);
-  WindowOptions windows = flags.windows;
-  windows.protocol = protocol_from_name(flags.protocol);
-  windows = resolve(windows, open.model.config);
-  const auto calibration = load_texts(flags.calibrate, open.tokenizer);
-  auto held_out = load_texts(flags.data, open.tokenizer);
-  check_different(calibration, held_out);
-  for (TokenText& text : held_out)
-    if (flags.held_out_tokens > 0 && static_cast<i64>(text.tokens.size()) > flags.held_out_tokens)
-      text.tokens.resize(static_cast<size_t>(flags.held_out_tokens));
+  const WindowOptions windows = windows_of(flags, open.model.config);
+  const HeldOutTexts texts = load_texts(flags, open.tokenizer);
+  const auto &calibration = texts.calibration, &held_out = texts.held_out;
   const size_t at = static_cast<size_t>(stored - points.begin());
   if (inputs.wanted) return run_input_sparsity(flags, open, windows, calibration, held_out, at, common);
   const Report report = measure_sparsity(flags, open, windows, calibration, held_out, common);
@@ -242,35 +236,6 @@ Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
 
 }  // namespace
 
-std::vector<TokenText> load_texts(const std::vector<std::string>& paths, const Tokenizer& tokenizer) {
-  std::vector<TokenText> texts;
-  for (const std::string& path : paths) texts.push_back(load_text(path, tokenizer));
-  return texts;
-}
-
-void check_different(const std::vector<TokenText>& calibration, const std::vector<TokenText>& held_out) {
-  constexpr double most = 0.1;
-  for (const TokenText& text : held_out)
-    for (const TokenText& other : calibration)
-      if (const double part = overlap(text.tokens, other.tokens); part > most)
-        fail_usage(
-            "--data {}: {:.0f} % of it stands in --calibrate {} too; what is fitted to a text is judged on another",
-            text.name, 100 * part, other.name);
-}
-
-Perplexity held_out_perplexity(const Transformer& model, const Tokenizer& tokenizer,
-                               const std::vector<TokenText>& held_out, const WindowOptions& windows) {
-  Losses losses;
-  for (const TokenText& text : held_out) losses.add(measure_losses(model, tokenizer, text, windows));
-  return summarize(losses);
-}
-
-std::vector<i32> joined(const std::vector<TokenText>& texts) {
-  std::vector<i32> tokens;
-  for (const TokenText& text : texts) tokens.insert(tokens.end(), text.tokens.begin(), text.tokens.end());
-  return tokens;
-}
-
 void add_sparsity(CLI::App& program, Command& command) {
   const auto flags = std::make_shared<SparsityFlags>();
   CLI::App* verb = add_verb(program, command, "sparsity", "how few neurons of the MLPs a text needs");
@@ -289,15 +254,7 @@ void add_sparsity(CLI::App& program, Command& command) {
   verb->add_option("--tokens", flags->profile.tokens, "most tokens to calibrate on, 0: all")
       ->check(in_range(0, i64{1} << 40))
       ->capture_default_str();
-  verb->add_option("--held-out-tokens", flags->held_out_tokens, "most tokens of each --data to score, 0: all")
-      ->check(in_range(0, i64{1} << 40))
-      ->capture_default_str();
-  verb->add_option("--protocol", flags->protocol, "of the perplexity, as in eval: stride or llama.cpp")
-      ->capture_default_str();
-  verb->add_option("--context", flags->windows.context, "tokens of a window (default: the model's, at most 2048)")
-      ->check(in_range(2, i64{1} << 24));
-  verb->add_option("--stride", flags->windows.stride, "how far the window moves (default: half the context)")
-      ->check(in_range(1, i64{1} << 24));
+  add_held_out_flags(verb, *flags);
   verb->add_option("--plot", flags->plot, "write the curves of all layers as SVG");
   verb->add_option("--out", flags->out, "write the model with thresholds; eval, generate and bench then apply them");
   verb->add_option("--store", flags->store,

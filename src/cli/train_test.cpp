@@ -13,6 +13,7 @@
 #include "base/files.h"
 #include "formats/json.h"
 #include "text/corpus.h"
+#include "train/test_support.h"
 
 namespace sparsam {
 namespace {
@@ -21,15 +22,7 @@ using ::testing::HasSubstr;
 
 class TrainVerb : public ::testing::Test {
  protected:
-  TrainVerb() {
-    std::string name = (fs::temp_directory_path() / "sparsam-cli-XXXXXX").string();
-    directory_ = ::mkdtemp(name.data());
-    write_text(path("text.txt"), embedded_corpus(30'000, 3).text);
-  }
-  ~TrainVerb() override {
-    std::error_code ignored;
-    fs::remove_all(directory_, ignored);
-  }
+  TrainVerb() { write_text(path("text.txt"), embedded_corpus(30'000, 3).text); }
   std::string path(const std::string& name) const { return (directory_ / name).string(); }
 
   pid_t start(std::vector<std::string> arguments) const {
@@ -70,7 +63,7 @@ class TrainVerb : public ::testing::Test {
   }
   std::string output(const char* name) const { return read_text(path(name)); }
 
-  fs::path directory_;
+  TemporaryDirectory directory_;
 };
 
 TEST_F(TrainVerb, PrintsOneJsonObject) {

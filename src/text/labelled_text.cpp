@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "formats/json.h"
+#include "text/byte_level.h"
 
 namespace sparsam {
 
@@ -24,6 +25,16 @@ LabelledText of_columns(std::string_view line, const std::string& where) {
   return {std::string(line.substr(0, tab)), std::string(line.substr(tab + 1))};
 }
 
+// A label is written into config.json, which holds nothing else: better refused before the training than after it.
+bool is_utf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();)
+    if (const int length = utf8_at(text, i).length)
+      i += static_cast<size_t>(length);
+    else
+      return false;
+  return true;
+}
+
 }  // namespace
 
 std::vector<LabelledText> read_labelled_texts(std::string_view content, const std::string& name) {
@@ -37,6 +48,7 @@ std::vector<LabelledText> read_labelled_texts(std::string_view content, const st
     const std::string where = fmt::format("{}: line {}", name, number);
     texts.push_back(name.ends_with(".jsonl") ? of_json(line, where) : of_columns(line, where));
     if (texts.back().label.empty()) fail("{}: the label is empty", where);
+    if (!is_utf8(texts.back().label)) fail("{}: the label '{}' is not UTF-8", where, printable(texts.back().label));
     if (texts.back().text.empty()) fail("{}: the text is empty", where);
   }
   return texts;

@@ -30,6 +30,7 @@ TEST(LabelledText, NamesTheLineThatIsWrong) {
   };
   expect_refused("a\tb\nno tab", "t.tsv", "t.tsv: line 2: 'no tab', expected LABEL<TAB>TEXT");
   expect_refused("\ttext", "t.tsv", "line 1: the label is empty");
+  expect_refused("a\tb\n\xff\tb", "t.tsv", "line 2: the label");
   expect_refused("label\t", "t.tsv", "line 1: the text is empty");
   expect_refused("{\"text\": \"a\"}", "t.jsonl", "line 1: expected a field \"label\"");
   expect_refused("{\"text\": \"a\", \"label\": 0.5}", "t.jsonl", "line 1: expected a field \"label\"");

@@ -20,7 +20,7 @@ class TrainTest : public ::testing::Test {
 class TemporaryDirectory {
  public:
   TemporaryDirectory() {
-    std::string name = (fs::temp_directory_path() / "sparsam-train-XXXXXX").string();
+    std::string name = (fs::temp_directory_path() / "sparsam-XXXXXX").string();
     path_ = ::mkdtemp(name.data());
   }
   ~TemporaryDirectory() {
@@ -28,6 +28,7 @@ class TemporaryDirectory {
     fs::remove_all(path_, ignored);
   }
   TemporaryDirectory(const TemporaryDirectory&) = delete;
+  const fs::path& path() const { return path_; }
   fs::path operator/(std::string_view name) const { return path_ / name; }
 
  private:
