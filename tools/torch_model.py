@@ -1,7 +1,7 @@
 """An independent implementation of the models that sparsam describes, in PyTorch (Debian's python3-torch 1.13).
 
 It reads and writes the same directories (config.json, model.safetensors) with code of its own and shares nothing with the
-C++ sources: tests compare the two. Used by write_goldens.py and torch_train.py.
+C++ sources: tests compare the two. Used by what writes goldens, by torch_train.py and by the checks.
 """
 import json
 import math
@@ -37,9 +37,10 @@ def read_safetensors(path):
 
 def write_safetensors(path, tensors):
     header, offset, parts = {"__metadata__": {"format": "pt"}}, 0, []
-    kinds = {torch.float32: "F32", torch.int32: "I32", torch.float64: "F64"}
+    kinds = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32", torch.float64: "F64"}
     for name, tensor in tensors.items():
-        raw = tensor.detach().contiguous().numpy().tobytes()
+        words = tensor.detach().contiguous()
+        raw = (words.view(torch.int16) if words.dtype == torch.bfloat16 else words).numpy().tobytes()
         header[name] = {"dtype": kinds[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, offset + len(raw)]}
         offset += len(raw)
         parts.append(raw)
@@ -151,6 +152,14 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "silu": F.silu,
 }
+
+
+def adamw(parameters, lr, betas, eps, decay):
+    """AdamW with decoupled decay on matrices only."""
+    parameters = list(parameters)
+    groups = [dict(params=[p for p in parameters if p.dim() > 1], weight_decay=decay),
+              dict(params=[p for p in parameters if p.dim() == 1], weight_decay=0.0)]
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
 
 
 class TorchModel(torch.nn.Module):
@@ -308,10 +317,7 @@ class TorchModel(torch.nn.Module):
         return self.head(x, self.get("model.embed_tokens.weight") if head is None else head)
 
     def optimizer(self, lr, betas, eps, decay):
-        """AdamW with decoupled decay on matrices only."""
-        groups = [dict(params=[p for p in self.w.values() if p.dim() > 1], weight_decay=decay),
-                  dict(params=[p for p in self.w.values() if p.dim() == 1], weight_decay=0.0)]
-        return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
+        return adamw(self.w.values(), lr, betas, eps, decay)
 
 
 def load(directory):

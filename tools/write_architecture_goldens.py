@@ -12,13 +12,13 @@ the number format of the file. Nothing is shared with the C++ sources.
 import json
 import math
 import os
-import struct
 
 import torch
 import torch.nn.functional as F
 
+from goldens import GOLDEN, write_case
+
 T, V, C = 64, 61, 32
-OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "golden", "architectures")
 ACT2FN = {
     "silu": F.silu,
     "gelu": F.gelu,
@@ -417,27 +417,12 @@ CASES = {
 }
 
 
-def write_safetensors(path, tensors):
-    header, offset, parts = {"__metadata__": {"format": "pt"}}, 0, []
-    kinds = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32"}
-    for name, tensor in tensors.items():
-        words = tensor.contiguous()
-        raw = (words.view(torch.int16) if words.dtype == torch.bfloat16 else words).numpy().tobytes()
-        header[name] = dict(dtype=kinds[tensor.dtype], shape=list(tensor.shape), data_offsets=[offset, offset + len(raw)])
-        offset += len(raw)
-        parts.append(raw)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text + b"".join(parts))
-
-
 def write_torch_files(cfg, tensors):
     """The same weights as torch.save writes them, in one file and in two with an index."""
     names = list(tensors)
     parts = {f"pytorch_model-{i + 1:05}-of-00002.bin": names[i * len(names) // 2 : (i + 1) * len(names) // 2] for i in range(2)}
     for folder, files in (("whole", {"pytorch_model.bin": names}), ("sharded", parts)):
-        directory = os.path.join(OUT, "..", "torch_files", folder)
+        directory = os.path.join(GOLDEN, "torch_files", folder)
         os.makedirs(directory, exist_ok=True)
         with open(os.path.join(directory, "config.json"), "w") as file:
             json.dump(cfg, file, indent=1)
@@ -456,13 +441,8 @@ def main():
         parameters = Parameters(DTYPES[cfg["torch_dtype"]])
         complete = {"tie_word_embeddings": cfg["model_type"] in ("gemma", "minicpm", "gpt2")} | cfg  # the classes' defaults
         logits = model(complete, parameters, ids)
-        directory = os.path.join(OUT, name)
-        os.makedirs(directory, exist_ok=True)
-        with open(os.path.join(directory, "config.json"), "w") as file:
-            json.dump(cfg, file, indent=1)
-            file.write("\n")
-        write_safetensors(os.path.join(directory, "model.safetensors"), parameters.tensors)
-        write_safetensors(os.path.join(directory, "expected.safetensors"), dict(tokens=ids.int(), logits=logits.float()))
+        directory = write_case(os.path.join("architectures", name), cfg, model=parameters.tensors,
+                               expected=dict(tokens=ids.int(), logits=logits.float()))
         if name == "llama_linear":
             write_torch_files(cfg, parameters.tensors)
         size = sum(os.path.getsize(os.path.join(directory, file)) for file in os.listdir(directory))

@@ -8,29 +8,22 @@ precision and stored as f32. Padding is hidden by a mask of keys; what a classif
 
     /usr/bin/python3 tools/write_encoder_goldens.py
 """
-import json
+import functools
 import os
 
 import torch
 import torch.nn.functional as F
 
-import write_goldens
-from torch_model import TorchModel, shapes, write_safetensors
-from write_goldens import config, gated, log_sum_exp, plain
+import goldens
+from goldens import attention, gated, gradients, log_sum_exp, plain, random_weights, write_case
+from torch_model import TorchModel
 
 B, T, V, C, LAYERS = 3, 20, 31, 16, 2
-write_goldens.T, write_goldens.V, write_goldens.C = T, V, C
+config = functools.partial(goldens.config, (T, V, C))
+softmax = functools.partial(attention, heads=2, kv_heads=2)
+lse = functools.partial(log_sum_exp, heads=2, kv_heads=2)
 LENGTHS = torch.tensor([20, 7, 1])
 LABELS = ["negative", "neutral", "positive"]
-OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "golden", "encoder")
-
-
-def softmax(**other):
-    return dict(heads=2, kv_heads=2, head_dim=8, qkv_bias=False, out_bias=False, qk_norm=False) | other
-
-
-def lse(**other):
-    return log_sum_exp(heads=2, kv_heads=2) | other
 
 
 def case(mixer, mlp, classifies, **other):
@@ -58,9 +51,7 @@ CASES = {
 def main():
     for seed, (name, cfg) in enumerate(CASES.items()):
         torch.manual_seed(seed)
-        weights = {}
-        for key, shape in shapes(cfg):
-            weights[key] = torch.randn(shape) * 0.3 if len(shape) > 1 else torch.randn(shape) * 0.2 + ("norm" in key and key.endswith("weight"))
+        weights = random_weights(cfg, 0.3)
         tokens = torch.randint(0, V, (B, T))
         real = torch.arange(T) < LENGTHS[:, None]
         if "classifier" in cfg["sparsam"]:
@@ -72,15 +63,8 @@ def main():
         loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=-1)
         loss.backward()
         golden = {"tokens": tokens.to(torch.int32), "lengths": LENGTHS.to(torch.int32), "targets": targets.to(torch.int32),
-                  "logits": logits.detach().float(), "loss": loss.detach().float().reshape(1)}
-        golden |= {"gradient." + k: p.grad.float() for k, p in model.named().items()}
-        directory = os.path.join(OUT, name)
-        os.makedirs(directory, exist_ok=True)
-        with open(os.path.join(directory, "config.json"), "w") as file:
-            json.dump(cfg, file, indent=1)
-            file.write("\n")
-        write_safetensors(os.path.join(directory, "model.safetensors"), weights)
-        write_safetensors(os.path.join(directory, "golden.safetensors"), golden)
+                  "logits": logits.detach().float(), "loss": loss.detach().float().reshape(1)} | gradients(model)
+        write_case(os.path.join("encoder", name), cfg, model=weights, golden=golden)
         print(f"{name:20} loss {loss.item():.4f} of {(targets >= 0).sum().item()} predictions")
 
 

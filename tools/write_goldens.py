@@ -8,43 +8,17 @@ logits are computed in double precision and stored as f32.
 
     /usr/bin/python3 tools/write_goldens.py
 """
-import json
-import os
+import functools
 
 import torch
 import torch.nn.functional as F
 
-from torch_model import TorchModel, shapes, write_safetensors
+import goldens
+from goldens import attention, gated, gradients, log_sum_exp, plain, random_weights, ten_losses, write_case
+from torch_model import TorchModel
 
 B, T, V, C = 2, 24, 61, 32
-OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "golden")
-
-
-def attention(**other):
-    return dict(heads=4, kv_heads=4, head_dim=8, qkv_bias=False, out_bias=False, qk_norm=False) | other
-
-
-def log_sum_exp(**other):
-    return dict(heads=4, kv_heads=4, head_dim=8, qkv_bias=False, out_bias=False, log_values=False, head_scale=False,
-                decay=False) | other
-
-
-def gated(**other):
-    return dict(gated=True, hidden=48, activation="silu", bias=False) | other
-
-
-def plain(**other):
-    return dict(gated=False, hidden=64, activation="gelu_tanh", bias=False) | other
-
-
-def config(layers, tied=True, norm=None, positions="rotary", rotary=None, residual="sequential"):
-    return dict(architectures=["SparsamForCausalLM"], model_type="sparsam", vocab_size=V, hidden_size=C,
-                max_position_embeddings=T, num_hidden_layers=len(layers), tie_word_embeddings=tied,
-                sparsam=dict(version=1, norm=norm or dict(kind="rms", gain=True, bias=False, eps=1e-5), positions=positions,
-                             rotary=rotary or dict(base=10000.0, channels=0, pairing="halves"), residual=residual,
-                             layers=[{"log_sum_exp" if a and "decay" in a else "attention": a, "mlp": m} for a, m in layers]))
-
-
+config = functools.partial(goldens.config, (T, V, C))
 LLAMA = dict(architectures=["LlamaForCausalLM"], model_type="llama", vocab_size=V, hidden_size=C, max_position_embeddings=T,
              num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8, intermediate_size=48,
              hidden_act="silu", rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=False, attention_bias=False,
@@ -74,36 +48,19 @@ CASES = {
 def main():
     for seed, (name, cfg) in enumerate(CASES.items()):
         torch.manual_seed(seed)
-        weights = {}
-        for key, shape in shapes(cfg):
-            weights[key] = torch.randn(shape) * 0.25 if len(shape) > 1 else torch.randn(shape) * 0.2 + ("norm" in key and key.endswith("weight"))
+        weights = random_weights(cfg, 0.25)
         tokens = torch.randint(0, V, (B, T + 1))
         inputs, targets = tokens[:, :-1], tokens[:, 1:].reshape(-1)
 
         model = TorchModel(cfg, {k: w.clone().double() for k, w in weights.items()})
         logits = model(inputs)
         F.cross_entropy(logits.view(-1, V), targets).backward()
-        golden = {"tokens": tokens.to(torch.int32), "logits": logits.detach().float()}
-        golden |= {"gradient." + k: p.grad.float() for k, p in model.named().items()}
+        golden = {"tokens": tokens.to(torch.int32), "logits": logits.detach().float()} | gradients(model)
 
         trained = TorchModel(cfg, {k: w.clone().double() for k, w in weights.items()})
-        optimizer, losses = trained.optimizer(1e-2, (0.9, 0.95), 1e-8, 0.1), []
-        for _ in range(10):
-            loss = F.cross_entropy(trained(inputs).view(-1, V), targets)
-            losses.append(loss.item())
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
-            optimizer.step()
-        golden["losses"] = torch.tensor(losses)
-
-        directory = os.path.join(OUT, name)
-        os.makedirs(directory, exist_ok=True)
-        with open(os.path.join(directory, "config.json"), "w") as file:
-            json.dump(cfg, file, indent=1)
-            file.write("\n")
-        write_safetensors(os.path.join(directory, "model.safetensors"), weights)
-        write_safetensors(os.path.join(directory, "golden.safetensors"), golden)
+        losses = ten_losses(lambda: F.cross_entropy(trained(inputs).view(-1, V), targets), trained.parameters())
+        golden["losses"] = losses
+        write_case(name, cfg, model=weights, golden=golden)
         print(f"{name:14} losses {losses[0]:.4f} -> {losses[-1]:.4f}")
 
 

@@ -14,8 +14,9 @@ import os
 
 import torch
 
+from goldens import GOLDEN, between, write_json
 from torch_model import TorchModel, read_safetensors
-from write_sparsity_goldens import CASES, LAYERS, OUT, V, between
+from write_sparsity_goldens import CASES, LAYERS, V
 
 DENSE = 2
 INPUTS = {"q_proj": "qkv", "o_proj": "o", "up_proj": "up", "down_proj": "down", "k_proj": "qkv", "v_proj": "qkv",
@@ -46,7 +47,7 @@ class Masked(TorchModel):
 
 def main():
     for case in CASES:
-        directory = os.path.join(OUT, case)
+        directory = os.path.join(GOLDEN, "sparsity", case)
         with open(os.path.join(directory, "config.json")) as file:
             config = json.load(file)
         with open(os.path.join(directory, "golden.json")) as file:
@@ -70,9 +71,7 @@ def main():
                 result["points"].append(dict(fraction=fraction, quantiles=quantiles, thresholds=model.thresholds,
                                              perplexity=math.exp(loss), left_out=left_out))
                 model.thresholds = None
-        with open(os.path.join(directory, "inputs.json"), "w") as file:
-            json.dump(result, file)
-            file.write("\n")
+        write_json(os.path.join(directory, "inputs.json"), result)
         print(case, golden["dense_perplexity"], [(p["fraction"], p["perplexity"]) for p in result["points"]])
 
 

@@ -9,25 +9,23 @@ pre-activation is so near to a kink that float32 could take its other side.
 
     /usr/bin/python3 tools/write_l1_goldens.py
 """
-import json
+import functools
 import os
 
 import torch
 import torch.nn.functional as F
 
-import write_goldens
-from torch_model import ACTIVATIONS, TorchModel, shapes, write_safetensors
-from write_goldens import config, gated, plain
+import goldens
+from goldens import attention, gated, gradients, plain, random_weights, write_case
+from torch_model import ACTIVATIONS, TorchModel
 
 B, T, V, C = 2, 12, 31, 16
-write_goldens.T, write_goldens.V, write_goldens.C = T, V, C
+config = functools.partial(goldens.config, (T, V, C))
 LAMBDA, LAYERS, HIDDEN = 0.75, 2, 24
-OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "golden", "l1")
-ATTENTION = dict(heads=2, kv_heads=2, head_dim=8, qkv_bias=False, out_bias=False, qk_norm=False)
 
 
 def case(mlp, **other):
-    return config([(ATTENTION, mlp)] * LAYERS, **other)
+    return config([(attention(heads=2, kv_heads=2), mlp)] * LAYERS, **other)
 
 
 CASES = {
@@ -69,10 +67,8 @@ class Punished(TorchModel):
         return F.cross_entropy(logits.reshape(-1, V), tokens[:, 1:].reshape(-1))
 
 
-def random_weights(cfg):
-    weights = {}
-    for key, shape in shapes(cfg):
-        weights[key] = torch.randn(shape) * 0.3 if len(shape) > 1 else torch.randn(shape) * 0.2 + key.endswith("norm.weight")
+def weights_of(cfg):
+    weights = random_weights(cfg, 0.3)
     for i, layer in enumerate(cfg["sparsam"]["layers"]):
         if layer["mlp"].get("inner_norm"):
             weights[f"model.layers.{i}.mlp.ffn_sub_norm.weight"] = 1 + 0.2 * torch.randn(HIDDEN)
@@ -85,7 +81,7 @@ def main():
     for name, cfg in CASES.items():
         for seed in range(100):
             torch.manual_seed(seed)
-            weights = random_weights(cfg)
+            weights = weights_of(cfg)
             tokens = torch.randint(0, V, (B, T + 1))
             model = Punished(cfg, {k: w.clone().double() for k, w in weights.items()})
             loss = model.run(tokens)
@@ -97,14 +93,7 @@ def main():
                   "penalty": penalty.detach().float().reshape(1),
                   "activation_ratio": torch.stack([(h != 0).double().mean() for h in model.kept]).float(),
                   "dead_neurons": torch.stack([(h == 0).all(0).all(0).double().mean() for h in model.kept]).float()}
-        golden |= {"gradient." + k: p.grad.float() for k, p in model.named().items()}
-        directory = os.path.join(OUT, name)
-        os.makedirs(directory, exist_ok=True)
-        with open(os.path.join(directory, "config.json"), "w") as file:
-            json.dump(cfg, file, indent=1)
-            file.write("\n")
-        write_safetensors(os.path.join(directory, "model.safetensors"), weights)
-        write_safetensors(os.path.join(directory, "golden.safetensors"), golden)
+        write_case(os.path.join("l1", name), cfg, model=weights, golden=golden | gradients(model))
         print(f"{name:12} seed {seed}, nearest kink {model.nearest:.1e}, loss {loss.item():.4f}, penalty {penalty.item():.4f},"
               f" active {golden['activation_ratio'].tolist()}, dead {golden['dead_neurons'].tolist()}")
 

@@ -2,23 +2,19 @@
 """Writes tests/data/golden/lse_published: a tiny model of the kind published with arXiv 2404.05843, and what PyTorch computes.
 
 The model is written down here from the released definition (github.com/glassroom/heinsen_attention): its layers, its names
-and its order of tensors, its attention as logarithms of cumulative sums, its positions as their parallel form. It shares no
-code with the C++ sources nor with torch_model.py. Format: see write_goldens.py; the weights stand under this program's
-names, since the authors published no checkpoint. The size of the full model is counted as well.
+and its order of tensors, its attention as logarithms of cumulative sums, its positions as their parallel form. The model
+shares no code with the C++ sources nor with torch_model.py. Format: see write_goldens.py; the weights stand under this
+program's names, since the authors published no checkpoint. The size of the full model is counted as well.
 
     /usr/bin/python3 tools/write_published_lse_goldens.py
 """
-import json
-import os
-
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from torch_model import write_safetensors
+from goldens import config, log_sum_exp, ten_losses, write_case
 
 B, T, V = 2, 24, 61
-OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "golden", "lse_published")
 
 
 class Layer(nn.Module):
@@ -91,31 +87,12 @@ def main():
     golden = {"tokens": tokens.to(torch.int32), "logits": logits.detach().float()}
     golden |= {"gradient." + name: g.float() for name, g in ours(weights, {n: p.grad for n, p in weights.named_parameters()}).items()}
 
-    groups = [dict(params=[p for p in weights.parameters() if p.dim() > 1], weight_decay=0.1),
-              dict(params=[p for p in weights.parameters() if p.dim() == 1], weight_decay=0.0)]
-    optimizer, losses = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.95), eps=1e-8), []
-    for _ in range(10):
-        loss = F.cross_entropy(weights(inputs).reshape(-1, V), targets)
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights.parameters(), 1.0)
-        optimizer.step()
-    golden["losses"] = torch.tensor(losses)
-
-    layer = dict(log_sum_exp=dict(heads=H, kv_heads=H, head_dim=E, qkv_bias=True, out_bias=False, log_values=True,
-                                  head_scale=False, decay=False, output_glu=True), mlp=None)
-    config = dict(architectures=["SparsamForCausalLM"], model_type="sparsam", vocab_size=V, hidden_size=C,
-                  max_position_embeddings=T, num_hidden_layers=layers, tie_word_embeddings=True,
-                  sparsam=dict(version=1, norm=dict(kind="layer", gain=True, bias=True, eps=1e-5), positions="recurrent",
-                               rotary=dict(base=10000.0, channels=0, pairing="halves"), residual="sequential",
-                               layers=[layer] * layers))
-    os.makedirs(OUT, exist_ok=True)
-    with open(os.path.join(OUT, "config.json"), "w") as file:
-        json.dump(config, file, indent=1)
-        file.write("\n")
-    write_safetensors(os.path.join(OUT, "model.safetensors"), ours(weights, first))
-    write_safetensors(os.path.join(OUT, "golden.safetensors"), golden)
+    loss = lambda: F.cross_entropy(weights(inputs).reshape(-1, V), targets)
+    golden["losses"] = losses = ten_losses(loss, weights.parameters())
+    mixer = log_sum_exp(heads=H, kv_heads=H, head_dim=E, qkv_bias=True, log_values=True, output_glu=True)
+    cfg = config((T, V, C), [(mixer, None)] * layers, norm=dict(kind="layer", gain=True, bias=True, eps=1e-5),
+                 positions="recurrent")
+    write_case("lse_published", cfg, model=ours(weights, first), golden=golden)
     print(f"losses {losses[0]:.4f} -> {losses[-1]:.4f}")
 
 

@@ -9,7 +9,6 @@ multiplying, each threshold by bisection.
 
     /usr/bin/python3 tools/write_sparsity_goldens.py [CASE...]
 """
-import json
 import math
 import os
 import sys
@@ -17,13 +16,12 @@ import sys
 import torch
 import torch.nn.functional as F
 
-from torch_model import ACTIVATIONS, TorchModel, shapes, write_safetensors
-from write_goldens import attention, config, gated, plain
+from goldens import attention, between, config, gated, plain, write_case, write_json
+from torch_model import ACTIVATIONS, TorchModel, shapes
 
-T, V, LAYERS = 24, 61, 2
+T, V, C, LAYERS = 24, 61, 32, 2
 HELD_OUT = {"gelu_plain": 640}  # sequences; else 160. Its perplexity rises slowly: one neuron must show less
 ROUNDS = 20  # of the bisection of the CETT on [0, 1]
-OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "golden", "sparsity")
 CASES = {
     "silu": [(attention(), gated(activation="silu"))] * LAYERS,
     "relu": [(attention(), gated(activation="relu"))] * LAYERS,
@@ -70,15 +68,6 @@ def sample(count, generator):
     return tokens
 
 
-def between(values, fraction):
-    """A float32 in the widest gap near a quantile, so that rounding moves no value across it."""
-    ordered = values.sort().values
-    middle = int(fraction * len(ordered))
-    near = ordered[max(middle - 20, 0) : middle + 20]
-    widest = (near[1:] - near[:-1]).argmax()
-    return float(((near[widest] + near[widest + 1]) / 2).float())
-
-
 def cett(h, down, threshold):
     small = torch.where(h.abs() * down.norm(dim=0) < threshold, h, torch.zeros_like(h))
     return (F.linear(small, down).norm(dim=-1) / F.linear(h, down).norm(dim=-1)).mean().item()
@@ -98,7 +87,7 @@ def main():
     for seed, (name, layers) in enumerate(CASES.items()):
         if len(sys.argv) > 1 and name not in sys.argv[1:]:
             continue
-        cfg = config(layers)
+        cfg = config((T, V, C), layers)
         torch.manual_seed(seed)
         weights = {k: torch.randn(s) / math.sqrt(s[-1]) if len(s) > 1 else torch.ones(s) for k, s in shapes(cfg)}
         model = Measured(cfg, weights)
@@ -120,7 +109,7 @@ def main():
             for i, down in enumerate(downs):
                 gate, h = kept[i]
                 norms = h.abs() * down.norm(dim=0)
-                at = [between(norms.flatten(), q) for q in (0.3, 0.5, 0.7, 0.9, 0.99)]
+                at = [between(norms, q) for q in (0.3, 0.5, 0.7, 0.9, 0.99)]
                 at = [t for t in at if t > 0]
                 golden["layers"].append(dict(
                     exact_zeros=(h == 0).double().mean().item(),
@@ -143,15 +132,8 @@ def main():
                 loss, thresholds, left_out = at_cett(low)
                 golden["points"].append(dict(percent=p, cett=low, perplexity=math.exp(loss), thresholds=thresholds,
                                              layer_sparsity=left_out, sparsity=sum(left_out) / LAYERS))
-        directory = os.path.join(OUT, name)
-        os.makedirs(directory, exist_ok=True)
-        with open(os.path.join(directory, "config.json"), "w") as file:
-            json.dump(cfg, file, indent=1)
-            file.write("\n")
-        with open(os.path.join(directory, "golden.json"), "w") as file:
-            json.dump(golden, file)
-            file.write("\n")
-        write_safetensors(os.path.join(directory, "model.safetensors"), weights)
+        directory = write_case(os.path.join("sparsity", name), cfg, model=weights)
+        write_json(os.path.join(directory, "golden.json"), golden)
         print(name, golden["dense_perplexity"], golden["layers"][0]["exact_zeros"],
               [(p["percent"], p["cett"], p["sparsity"]) for p in golden["points"]])
 

@@ -8,25 +8,16 @@ the tokens that score least, its tau repaired.
 
     /usr/bin/python3 tools/write_token_sparsity_goldens.py
 """
-import json
 import math
 import os
 
 import torch
 import torch.nn.functional as F
 
-from write_tokenformer_goldens import OUT, T, V, TokenFormer
+from goldens import GOLDEN, between, write_json
+from write_tokenformer_goldens import KINDS, T, V, TokenFormer
 
 KEPT_ATTENTION, KEPT_FFN = 9, 18
-
-
-def between(values, fraction):
-    """A float32 in the widest gap near a quantile, so that rounding moves no value across it."""
-    ordered = values.flatten().sort().values
-    middle = int(fraction * len(ordered))
-    near = ordered[max(middle - 20, 0) : middle + 20]
-    widest = (near[1:] - near[:-1]).argmax()
-    return float(((near[widest] + near[widest + 1]) / 2).float())
 
 
 class Measured(TokenFormer):
@@ -66,8 +57,8 @@ def score(s, values):
 
 
 def main():
-    for seed, kind in enumerate(("l2_norm_gelu", "gelu_l2_norm", "softmax")):
-        directory = os.path.join(OUT, "tokenformer_" + kind)
+    for seed, kind in enumerate(KINDS):
+        directory = os.path.join(GOLDEN, "tokenformer_" + kind)
         weights = {k: w.double() for k, w in torch.load(os.path.join(directory, "pytorch_model.bin")).items()}
         tokens = torch.randint(0, V, (8, T + 1), generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
@@ -94,9 +85,7 @@ def main():
             golden["loss_at_second_threshold"] = model.loss(tokens)
             golden["kept"] = dict(attention=KEPT_ATTENTION, mlp=KEPT_FFN)
             golden["shrunk_loss"] = Measured(smaller, kind, tau).loss(tokens)
-        with open(os.path.join(directory, "sparsity.json"), "w") as file:
-            json.dump(golden, file)
-            file.write("\n")
+        write_json(os.path.join(directory, "sparsity.json"), golden)
         print(kind, golden["loss"], golden["loss_at_second_threshold"], golden["shrunk_loss"])
 
 

@@ -8,17 +8,16 @@ values transposed, as it stores them), and the losses before each of ten AdamW s
 
     /usr/bin/python3 tools/write_tokenformer_goldens.py
 """
-import json
 import math
 import os
 
 import torch
 import torch.nn.functional as F
 
-from torch_model import write_safetensors
+from goldens import ten_losses, write_case
 
 B, T, V, C, L, H, ATTENTION, FFN = 2, 20, 128, 16, 2, 2, 14, 30
-OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "golden")
+KINDS = ("l2_norm_gelu", "gelu_l2_norm", "softmax")
 
 
 def theta(a, kind):
@@ -91,7 +90,7 @@ def random_weights():
 
 
 def main():
-    for seed, kind in enumerate(("l2_norm_gelu", "gelu_l2_norm", "softmax")):
+    for seed, kind in enumerate(KINDS):
         torch.manual_seed(seed)
         weights = random_weights()
         tokens = torch.randint(0, V, (B, T + 1))
@@ -105,21 +104,9 @@ def main():
         for name, p in w.items():
             golden["gradient." + our_name(name)] = (p.grad.T if name.endswith("value_param_tokens") else p.grad).float()
 
-        w, losses = parameters(), []
-        groups = [dict(params=[p for p in w.values() if p.dim() > 1], weight_decay=0.1),
-                  dict(params=[p for p in w.values() if p.dim() == 1], weight_decay=0.0)]
-        optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.95), eps=1e-8)
-        for _ in range(10):
-            loss = F.cross_entropy(TokenFormer(w, kind)(inputs).reshape(-1, V), targets)
-            losses.append(loss.item())
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(w.values(), 1.0)
-            optimizer.step()
-        golden["losses"] = torch.tensor(losses)
-
-        directory = os.path.join(OUT, "tokenformer_" + kind)
-        os.makedirs(directory, exist_ok=True)
+        w = parameters()
+        loss = lambda: F.cross_entropy(TokenFormer(w, kind)(inputs).reshape(-1, V), targets)
+        golden["losses"] = losses = ten_losses(loss, w.values())
         config = dict(architectures=["TokenFormerForCausalLM"], num_layers=L, hidden_size=C, num_attention_heads=H,
                       qkv_slot_num=ATTENTION, proj_slot_num=ATTENTION, ffn_slot_num=FFN, seq_length=T,
                       max_position_embeddings=T, vocab_size=V - 5, pos_emb="rotary", rotary_pct=0.25, no_weight_tying=False,
@@ -128,11 +115,8 @@ def main():
                       attention_config=[[["tokenformer"], L]], norm_activation_type=kind, init_method="normal",
                       output_layer_init_method="wang_init", hidden_dropout=0, attention_dropout=0, use_cache=True,
                       torch_dtype="float16", transformers_version="4.36.0")
-        with open(os.path.join(directory, "config.json"), "w") as file:
-            json.dump(config, file, indent=1)
-            file.write("\n")
+        directory = write_case("tokenformer_" + kind, config, golden=golden)
         torch.save(weights, os.path.join(directory, "pytorch_model.bin"))
-        write_safetensors(os.path.join(directory, "golden.safetensors"), golden)
         print(f"{kind:14} losses {losses[0]:.4f} -> {losses[-1]:.4f}")
 
 
