@@ -136,6 +136,9 @@ struct Validator {
     in_range("number of features", a.feature_dim, 0, 65536);
     if (a.shared_window && a.window == 0) fail("{}: shared_window without a window", where);
     if (!(a.key_cap >= 0 && a.key_cap < 1e6f)) fail("{}: limit of keys is {}, expected 0 to 1e6", where, a.key_cap);
+    if (!(a.initial_scale > 0 && a.initial_scale < 1e6f))
+      fail("{}: factors of heads begin with {}, expected more than 0, at most 1e6", where, a.initial_scale);
+    if (a.initial_scale != 1 && !a.head_scale) fail("{}: initial_scale without head_scale", where);
     if (a.window > 0 && a.values_of_head() != a.head_dim)
       fail("{}: a window of exact attention needs values as long as keys, not {} and {}", where, a.values_of_head(),
            a.head_dim);
@@ -316,16 +319,18 @@ void make_constant_cost(Config& config, const Architecture& a) {
 
 Config make_config(const Architecture& a) {
   const auto positive = [](const char* flag, i64 value) {
+                               .initial_scale = a.initial_scale,
     if (value <= 0) fail_usage("--{} is {}, expected 1 or more", flag, value);
   };
   positive("vocab", a.vocab), positive("context", a.context), positive("dim", a.dim), positive("heads", a.heads);
   if (a.activate_up && !a.gated) fail_usage("--activate-up needs a gated MLP");
   if (a.mlp_tokens != 0 && a.hidden != 0) fail_usage("--hidden is of an MLP: give it without --mlp-tokens");
-  if (a.mixer == Mixer::softmax && (a.softmax_every || a.value_dim || a.feature_dim || a.log_values || a.head_scale ||
-                                    a.decay || a.key_cap != 0 || a.shared_window || a.output_glu))
+  if (a.mixer == Mixer::softmax &&
+      (a.softmax_every || a.value_dim || a.feature_dim || a.log_values || a.head_scale || a.initial_scale != 1 ||
+       a.decay || a.key_cap != 0 || a.shared_window || a.output_glu))
     fail_usage(
-        "--softmax-every, --value-dim, --feature-dim, --log-values, --head-scale, --decay, --key-cap, --shared-window "
-        "and --output-glu are options of --mixer lse");
+        "--softmax-every, --value-dim, --feature-dim, --log-values, --head-scale, --initial-scale, --decay, --key-cap, "
+        "--shared-window and --output-glu are options of --mixer lse");
   if (a.mixer == Mixer::lse && (a.qk_norm || a.attention_tokens))
     fail_usage("--qk-norm and --attention-tokens are options of softmax attention, not of --mixer lse");
   if (a.softmax_every < 0) fail_usage("--softmax-every is {}, expected 0 or more", a.softmax_every);

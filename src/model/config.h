@@ -89,6 +89,7 @@ struct LogSumExpAttention {
   i64 values_of_head() const { return value_dim ? value_dim : head_dim; }
   i64 features() const { return feature_dim ? feature_dim : head_dim; }
   i64 state_elements() const;  // of one session: numbers in f32, and of the window's cache two for each position
+  float initial_scale = 1;  // with which these factors begin
   bool operator==(const LogSumExpAttention&) const = default;
 };
 struct Mlp {  // down(f(up x))
@@ -200,7 +201,7 @@ struct Architecture {
   Mixer mixer = Mixer::softmax;
   i64 softmax_every = 0, value_dim = 0, feature_dim = 0, convolution = 0;
   bool log_values = false, head_scale = false, decay = false, shared_window = false, output_glu = false;
-  float key_cap = 0;
+  float key_cap = 0, initial_scale = 1;
   i64 attention_tokens = 0, mlp_tokens = 0;
   Theta theta = Theta::l2_gelu;
   i64 window = 0;
@@ -266,6 +267,7 @@ struct Architecture {
     f("tied", "the head is the token embedding", a.tied...);
   }
 };
+    f("initial-scale", "lse: with what the factors of --head-scale begin", a.initial_scale...);
 
 // Checks every field against the others; a value that cannot be is an Error that names the field and `where`.
 void validate(const Config& config, const std::string& where);

@@ -60,6 +60,7 @@ Json log_sum_exp_json(const Layer& layer) {
   if (a.feature_dim) json["feature_dim"] = a.feature_dim;
   if (a.output_glu) json["output_glu"] = true;
   return json;
+  if (a.initial_scale != 1) json["initial_scale"] = shortest(a.initial_scale);
 }
 
 LogSumExpAttention log_sum_exp_from(Fields f) {
@@ -79,6 +80,7 @@ LogSumExpAttention log_sum_exp_from(Fields f) {
                              .feature_dim = f.or_default<i64>("feature_dim", 0),
                              .output_glu = f.or_default<bool>("output_glu", false)};
   f.finish();
+                             .initial_scale = f.or_default<float>("initial_scale", 1),
   return a;
 }
 

@@ -53,6 +53,10 @@ TEST(LogSumExpDescription, RefusesByName) {
   EXPECT_THAT(error_of_config([](auto& a) { a.window = 4, a.log_values = true; }), HasSubstr("log_values"));
   EXPECT_THAT(error_of_config([](auto& a) { a.key_cap = -1; }), HasSubstr("limit of keys"));
   EXPECT_THAT(error_of_config([](auto& a) { a.convolution = 65; }), HasSubstr("convolution taps"));
+  EXPECT_THAT(error_of_config([](auto& a) { a.initial_scale = 4; }), HasSubstr("initial_scale without head_scale"));
+  EXPECT_THAT(error_of_config([](auto& a) { a.head_scale = true, a.initial_scale = 0; }), HasSubstr("begin with 0"));
+  EXPECT_THAT(error_of_config([](auto& a) { a.mixer = Mixer::softmax, a.initial_scale = 4; }),
+              HasSubstr("--mixer lse"));
   EXPECT_THAT(error_of_config([](auto& a) { a.shared_window = true; }), HasSubstr("shared_window without a window"));
   EXPECT_THAT(error_of_config([](auto& a) { a.feature_dim = -1; }), HasSubstr("number of features is -1"));
   EXPECT_THAT(error_of_config([](auto& a) { a.qk_norm = true; }), HasSubstr("--qk-norm"));
@@ -82,6 +86,18 @@ TEST(LogSumExpDescription, CountsItsParametersStateAndWork) {
             4 * (2 * 12 * (8 + 2) + 2 * (32 + 16 + 16) + 2 * 5 * 16 + 5 * (2 * 12 * 2 + 16)));
   a.softmax_every = 4;
   EXPECT_EQ(cache_elements_per_token(make_config(a)), 2 * 2 * 8);
+}
+
+TEST(LogSumExpDescription, FactorsOfHeadsBeginAsTold) {
+  Architecture a = lse_architecture();
+  a.head_scale = true, a.initial_scale = 2.5f;
+  EXPECT_EQ(config_from_json(to_json(make_config(a)), "there"), make_config(a));
+  const auto specs = parameter_specs(make_config(a));
+  const FlatParams weights(specs);
+  initialize(specs, weights.views, 1);
+  const auto& attention = weights.views.layers[1].attention;
+  EXPECT_THAT(attention.q_scale.span(), testing::AllOf(testing::SizeIs(4), testing::Each(2.5f)));
+  EXPECT_THAT(attention.k_scale.span(), testing::AllOf(testing::SizeIs(2), testing::Each(2.5f)));
 }
 
 // What PyTorch counts of the published definition: tools/write_published_lse_goldens.py.

@@ -51,8 +51,8 @@ void initialize(const Params<ParameterSpec>& specs, const Params<Out<float, 2>>&
             case ParameterSpec::Init::zeros:
               value = 0;
               break;
-            case ParameterSpec::Init::ones:
-              value = 1;
+            case ParameterSpec::Init::constant:
+              value = spec.value;
               break;
             case ParameterSpec::Init::normal:
               value = static_cast<float>(random.normal()) * spec.deviation;
@@ -134,7 +134,7 @@ Model random_model(const Config& config, DType dtype, u64 seed) {
         const MutableMatrix target{dtype_of_spec(spec), spec.rows, spec.cols, region};
         ++stream;
         if (spec.is_vector)
-          std::fill_n(target.as<float>(), spec.size(), spec.init == ParameterSpec::Init::ones ? 1.f : 0.f);
+          std::fill_n(target.as<float>(), spec.size(), spec.init == ParameterSpec::Init::constant ? spec.value : 0.f);
         else
           fill_random(target, spec.deviation, Random(seed, stream));
         matrix = target;

@@ -18,7 +18,7 @@ ParameterSpec matrix_of(i64 rows, i64 cols, double deviation) {
   return {rows, cols, false, Init::normal, static_cast<float>(deviation)};
 }
 NormParams<ParameterSpec> norm_specs(const Norm& norm, i64 channels) {
-  return {vector_of(norm.gain, channels, Init::ones), vector_of(norm.bias, channels, Init::zeros)};
+  return {vector_of(norm.gain, channels, Init::constant), vector_of(norm.bias, channels, Init::zeros)};
 }
 // Unit variance is kept through the product: deviation 1 / sqrt(in), times `scale`.
 LinearParams<ParameterSpec> linear_specs(i64 out, i64 in, bool bias, double scale = 1) {
@@ -69,8 +69,9 @@ void log_sum_exp_specs(AttentionParams<ParameterSpec>& p, const LogSumExpAttenti
   const i64 features = a.features();
   if (a.decay) p.decay = linear_specs(a.kv_heads * features, dim, true);
   convolution_specs(p, a.convolution, queries, keys, values);
-  p.q_scale = vector_of(a.head_scale, a.heads, Init::ones);
-  p.k_scale = vector_of(a.head_scale, a.kv_heads, Init::ones);
+  p.q_scale = vector_of(a.head_scale, a.heads, Init::constant);
+  p.k_scale = vector_of(a.head_scale, a.kv_heads, Init::constant);
+  p.q_scale.value = p.k_scale.value = a.initial_scale;
   p.state_logit = vector_of(a.window > 0, a.heads, Init::zeros);
   p.q_map = map_of(a, a.heads), p.k_map = map_of(a, a.kv_heads);
 }
@@ -97,7 +98,7 @@ Params<ParameterSpec> parameter_specs(const Config& config) {
       p.v = projection_specs(a->v, keys, dim, a->qkv_bias, config);
       p.o = projection_specs(a->o, dim, queries, a->out_bias, config, branch);
       if (a->inner_norm) p.inner_norm = norm_specs(config.norm, queries);
-      p.q_norm.gain = p.k_norm.gain = vector_of(a->qk_norm, a->head_dim, Init::ones);
+      p.q_norm.gain = p.k_norm.gain = vector_of(a->qk_norm, a->head_dim, Init::constant);
       convolution_specs(p, a->convolution, queries, keys, keys);
     }
     if (const auto* a = std::get_if<LogSumExpAttention>(&config.layers[i].mixer))

@@ -132,7 +132,7 @@ struct Params {
 struct ParameterSpec {
   enum class Init : u8 {
     zeros,
-    ones,
+    constant,
     normal,
     convolution,   // of each channel K taps that with its input make a random convolution: normal, the last less 1
     feature_maps,  // of each head (F, E): the identity, minus the identity, and so on in turn
@@ -143,6 +143,7 @@ struct ParameterSpec {
   float deviation = 0;             // of normal and convolution
   i64 taps = 0;                    // of convolution: K
   i64 features = 0, channels = 0;  // of feature_maps: F, E
+  float value = 1;                 // of constant
 
   bool present() const { return rows > 0; }
   i64 size() const { return rows * cols; }

@@ -122,7 +122,7 @@ std::shared_ptr<FlatParams> random_weights(const Config& config) {
       [&](const std::string&, const ParameterSpec& spec, const Out<float, 2>& w) {
         // Gains about 1, everything else (biases too) far enough from 0 to matter.
         for (float& value : w.span())
-          value = static_cast<float>((spec.init == ParameterSpec::Init::ones ? 1 : 0) + 0.4 * random.normal());
+          value = static_cast<float>((spec.init == ParameterSpec::Init::constant ? 1 : 0) + 0.4 * random.normal());
       },
       weights->views);
   return weights;
