@@ -19,7 +19,7 @@ struct BenchFlags {
   std::string shape, type = "bf16", train, data;
   std::vector<i64> prefill = {512}, decode = {128}, depth = {0};
   std::vector<double> sparse;
-  i64 repetitions = 3, batch = 0, steps = 5;
+  i64 repetitions = 3, batch = 0, steps = 5, key_blocks = 0;
   bool operations = false;
 };
 
@@ -145,13 +145,21 @@ float gelu_above(double p) {
 }
 
 // Random weights have gates and normed scores that are normally distributed, of variance 1: the threshold of a FATReLU
-// plants the fraction of neurons that it lets live, one of |s| that of parameter tokens.
-void plant(Config& config, double active) {
+// plants the fraction of neurons that it lets live, one of |s| that of parameter tokens. With `key_blocks` that
+// fraction of blocks of so many tokens is read instead.
+void plant(Config& config, double active, i64 key_blocks) {
   for (Layer& layer : config.layers) {
     if (auto* gated = std::get_if<GatedMlp>(&layer.mlp)) gated->threshold = static_cast<float>(normal_above(active));
-    for (ParameterTokens* tokens : tokens_of(layer))
-      if (tokens && active < 1)
+    for (ParameterTokens* tokens : tokens_of(layer)) {
+      if (!tokens || active == 1) continue;
+      if (key_blocks > 0) {
+        tokens->blocks.size = std::min(key_blocks, tokens->tokens);
+        const double read = active * static_cast<double>(tokens->blocks.count(tokens->tokens));
+        tokens->blocks.read = std::max<i64>(std::llround(read), 1);
+      } else {
         tokens->truncation = {.measure = Truncation::Measure::gate, .threshold = gelu_above(active), .keep = 0};
+      }
+    }
   }
 }
 
@@ -175,6 +183,8 @@ Exit bench_sparse(const BenchFlags& flags, const Common& common) {
   const bool tokens = architecture.attention_tokens > 0 || architecture.mlp_tokens > 0;
   if (!architecture.gated && !tokens)
     fail_usage("bench: --sparse needs a gated MLP or parameter tokens, the shape {} has neither", flags.shape);
+  if (flags.key_blocks > 0 && !tokens)
+    fail_usage("bench: --key-blocks are of parameter tokens, the shape {} has none", flags.shape);
   if (architecture.gated) architecture.activation = Function::fatrelu;
   Model model = random_model(make_config(architecture), weight_type(flags.type), common.seed);
   const auto backend = make_backend(flags.model.backend);
@@ -187,7 +197,7 @@ Exit bench_sparse(const BenchFlags& flags, const Common& common) {
   Json rows = Json::array();
   for (const double planted : flags.sparse) {
     model.config = without_thresholds(model.config);
-    plant(model.config, planted);
+    plant(model.config, planted, flags.key_blocks);
     const auto tokens = random_tokens(flags.decode.front(), model.config.vocab, common.seed + 1);
     const SparseSpeed s = measure_sparse_decode(model, *backend, tokens, options);
     rows.push_back({{"planted", planted},
@@ -295,6 +305,9 @@ void add_bench(CLI::App& program, Command& command) {
           "fractions of neurons or parameter tokens to plant in a random model: skipping the others beside dense")
       ->delimiter(',')
       ->allow_extra_args(false);
+  verb->add_option("--key-blocks", flags->key_blocks,
+                   "with --sparse: tokens of a block; of the blocks of parameter tokens those fractions are read")
+      ->check(in_range(1, i64{1} << 20));
   verb->add_option("--train", flags->train, "training steps of a preset instead");
   verb->add_option("--batch", flags->batch, "sequences of a training step; 0: as train does")
       ->check(in_range(0, 65536))
@@ -307,6 +320,8 @@ void add_bench(CLI::App& program, Command& command) {
   verb->add_flag("--operations", flags->operations, "also say, on standard error, where the time goes");
   add_example(verb, "sparsam bench --random 1.1b -p 512 -n 128\n  sparsam bench --train mini");
   on_chosen(verb, command, [flags, &command] {
+    if (flags->key_blocks > 0 && flags->sparse.empty())
+      fail_usage("bench: --key-blocks: give --sparse, whose fractions are read");
     if (!flags->sparse.empty()) return bench_sparse(*flags, command.common);
     if (!flags->data.empty()) return bench_text(*flags, command.common);
     return flags->train.empty() ? bench_inference(*flags, command.common) : bench_training(*flags, command.common);

@@ -536,6 +536,19 @@ TEST_F(CliTest, ShrinksAndReadsParameterTokensAndNeurons) {
       "sparsity @tokens --calibrate @text.txt --data @held-out.txt --context 64 --tokens 512 --inputs --target 20 "
       "--allocation uniform --out @keys");
   EXPECT_EQ(run("bench @keys --data @held-out.txt -n 4 -r 1").code, 0);
+  // Keys of blocks that are not read.
+  const std::string judged = " --calibrate @text.txt --data @held-out.txt --context 64 ";
+  const Json blocks = json_of("sparsity @tokens" + judged + "--key-blocks 8 --read 20,50 --store 50 --out @blocks");
+  EXPECT_NEAR(blocks["blocks"][1]["perplexity"].get<double>(), perplexity("blocks"), 1e-3);
+  EXPECT_LT(blocks["blocks"][0]["token_bytes"].get<double>(), blocks["blocks"][1]["token_bytes"].get<double>());
+  EXPECT_NEAR(blocks["dense_perplexity"].get<double>(), perplexity("tokens"), 1e-3);
+  EXPECT_EQ(run("bench @blocks --data @held-out.txt -n 4 -r 1").code, 0);
+  EXPECT_EQ(run("generate @blocks --prompt the --tokens 3 --temperature 0").code, 0);
+  EXPECT_THAT(run("sparsity @tokens" + judged + "--key-blocks 8 --ppl 5").out, HasSubstr("blocks of 8 tokens"));
+  EXPECT_THAT(error_of("shrink @blocks" + texts + "--keep 50%", 1), HasSubstr("read in blocks"));
+  EXPECT_THAT(error_of("grow @blocks --params 2x --out @y", 1), HasSubstr("read in blocks"));
+  EXPECT_THAT(error_of("sparsity @model" + judged + "--key-blocks 8", 2), HasSubstr("no projection"));
+  EXPECT_THAT(error_of("sparsity @tokens" + judged + "--read 8", 2), HasSubstr("give --key-blocks"));
   // Reading a model.
   const Json read = json_of("inspect @grown --tokens @held-out.txt --most 50 --top 3 --follow 0.v.7");
   EXPECT_EQ(read["text"].size(), 50u);

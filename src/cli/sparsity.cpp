@@ -197,25 +197,32 @@ Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
   if (!inputs.wanted && !inputs.targets.empty()) fail_usage("--target: give --inputs, whose fraction it is");
   for (const double target : inputs.targets)
     if (!(target > 0 && target <= 90)) fail_usage("--target: {} %, expected above 0, at most 90", target);
-  const std::vector<double>& points = inputs.targets.empty() ? flags.percents : inputs.targets;
+  const BlockFlags& blocks = flags.blocks;
+  if (inputs.wanted && blocks.size > 0) fail_usage("--inputs and --key-blocks: one after the other, not both");
+  if (blocks.size == 0 && !blocks.reads.empty()) fail_usage("--read: give --key-blocks, whose fraction it is");
+  for (const double read : blocks.reads)
+    if (!(read > 0 && read <= 100)) fail_usage("--read: {} %, expected above 0, at most 100", read);
+  const auto& [flag, points] = !inputs.targets.empty() ? std::pair("--target", inputs.targets)
+                               : !blocks.reads.empty() ? std::pair("--read", blocks.reads)
+                                                       : std::pair("--ppl", flags.percents);
   const double store = flags.store.value_or(points.front());
   const auto stored = std::find(points.begin(), points.end(), store);
   if (!flags.out.empty() && stored == points.end())
-    fail_usage("--store {}: not one of {} {}", store, inputs.targets.empty() ? "--ppl" : "--target",
-               fmt::join(points, ","));
+    fail_usage("--store {}: not one of {} {}", store, flag, fmt::join(points, ","));
   if (!flags.out.empty()) check_output("sparsity", flags.out, flags.model.path);
   OpenModel open = open_model(flags.model);
   check_finite(open.model, open.path);
-  // Thresholds are measured on the whole model; those of inputs join what neurons have.
+  // Thresholds are measured on the whole model; those of inputs, and blocks of keys, join what neurons have.
   if (inputs.wanted)
     open.model.config.inputs = {};
-  else
+  else if (blocks.size == 0)
     open.model.config = without_thresholds(open.model.config);
   const WindowOptions windows = windows_of(flags, open.model.config);
   const HeldOutTexts texts = load_texts(flags, open.tokenizer);
   const auto &calibration = texts.calibration, &held_out = texts.held_out;
   const size_t at = static_cast<size_t>(stored - points.begin());
   if (inputs.wanted) return run_input_sparsity(flags, open, windows, calibration, held_out, at, common);
+  if (blocks.size > 0) return run_block_sparsity(flags, open, windows, held_out, at, common);
   const Report report = measure_sparsity(flags, open, windows, calibration, held_out, common);
 
   if (!flags.plot.empty()) write_text(flags.plot, svg(chart_of(report)));
@@ -258,7 +265,7 @@ void add_sparsity(CLI::App& program, Command& command) {
   verb->add_option("--plot", flags->plot, "write the curves of all layers as SVG");
   verb->add_option("--out", flags->out, "write the model with thresholds; eval, generate and bench then apply them");
   verb->add_option("--store", flags->store,
-                   "percentage of --ppl or --target whose thresholds are written (default: the first)");
+                   "percentage of --ppl, --target or --read whose model is written (default: the first)");
   verb->add_flag("--inputs", flags->inputs.wanted,
                  "leave small inputs of all projections out instead (TEAL), to what --target or else --ppl says");
   verb->add_option("--target", flags->inputs.targets, "percentages of the blocks' bytes that decoding shall not read")
@@ -273,6 +280,13 @@ void add_sparsity(CLI::App& program, Command& command) {
   verb->add_option("--greedy-tokens", flags->inputs.greedy_tokens, "calibration tokens that greedy compares outputs on")
       ->check(in_range(1, i64{1} << 20))
       ->capture_default_str();
+  verb->add_option("--key-blocks", flags->blocks.size,
+                   "sort parameter tokens into blocks of so many instead, of which decoding reads what --read or else "
+                   "--ppl says, keys and values")
+      ->check(in_range(1, i64{1} << 20));
+  verb->add_option("--read", flags->blocks.reads, "percentages of the blocks that decoding shall read")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   add_example(
       verb,
       "sparsam sparsity model --calibrate train.txt --data held-out.txt --ppl 1,5,10\n"

@@ -1,5 +1,5 @@
-// What the two halves of `sparsam sparsity` share: neurons of the MLPs (sparsity.cpp) and inputs of all projections
-// (input_sparsity.cpp).
+// What the parts of `sparsam sparsity` share: neurons of the MLPs and values of parameter tokens (sparsity.cpp), inputs
+// of all projections (input_sparsity.cpp), and keys (block_sparsity.cpp).
 #pragma once
 
 #include <optional>
@@ -15,6 +15,10 @@ struct InputFlags {
   std::string allocation = "greedy";
   i64 dense_positions = 4, greedy_tokens = 256;
 };
+struct BlockFlags {
+  i64 size = 0;  // 0: not wanted
+  std::vector<double> reads;
+};
 struct SparsityFlags : HeldOutFlags {
   ModelFlags model;
   std::string plot, out;
@@ -23,11 +27,14 @@ struct SparsityFlags : HeldOutFlags {
   bool compare = false;
   ProfileOptions profile;
   InputFlags inputs;
+  BlockFlags blocks;
 };
 
 // `stored`: which of the targets, or else percentages, is written to --out.
 Exit run_input_sparsity(const SparsityFlags& flags, const OpenModel& open, const WindowOptions& windows,
                         const std::vector<TokenText>& calibration, const std::vector<TokenText>& held_out,
                         size_t stored, const Common& common);
+Exit run_block_sparsity(const SparsityFlags& flags, const OpenModel& open, const WindowOptions& windows,
+                        const std::vector<TokenText>& held_out, size_t stored, const Common& common);
 
 }  // namespace sparsam

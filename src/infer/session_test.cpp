@@ -269,6 +269,43 @@ TEST(Session, SmallInputsAreThoseOfTheMaskedPass) {
   set_threads(before);
 }
 
+// From which fraction of live inputs on a weight is read as a whole stands in the model: from 0 on decoding is the
+// dense product bit for bit, from 1 on it is not, and what was measured lies between.
+TEST(Session, CrossoversOfTheModelDecideHowWeightsAreRead) {
+  for (const Function function : {Function::silu, Function::relu}) {
+    Architecture architecture = tiny_llama_like;
+    architecture.activation = function;
+    TinyModel tiny = tiny_model(architecture);
+    const auto ids = random_ids(40, tiny.model.config.vocab, 4);
+    tiny.model.config.inputs.layers.assign(tiny.model.config.layers.size(),
+                                           {.qkv = 0.5f, .o = 0.1f, .up = 0.4f, .down = 0.05f});
+    const auto backend = make_backend("cpu");
+    std::vector<Crossover> measured = Session(tiny.model, *backend).sparse().measure_input_crossovers(*backend);
+    EXPECT_GE(measured.size(), 3u);
+    Session masked(tiny.model, *backend, {.cache = DType::f32, .skip_zeros = false});
+    std::vector<std::vector<float>> expected;
+    for (const i32 id : ids) {
+      const In<float, 1> logits = masked.step(id);
+      expected.emplace_back(logits.begin(), logits.end());
+    }
+    for (const float fraction : {0.f, 1.f}) {
+      for (Crossover& c : measured) {
+        EXPECT_TRUE(c.fractions[0] >= 0 && c.fractions[0] <= 1 && c.fractions[1] >= 0 && c.fractions[1] <= 1);
+        c.fractions = {fraction, fraction};
+      }
+      tiny.model.config.crossovers = measured;
+      Session session(tiny.model, *backend, {.cache = DType::f32});
+      double difference = 0;
+      for (size_t i = 0; i < ids.size(); ++i)
+        difference = std::max(difference, greatest_difference(session.step(ids[i]), expected[i]));
+      if (fraction == 0)
+        EXPECT_EQ(difference, 0);
+      else
+        EXPECT_TRUE(difference > 0 && difference < f32_tolerance) << difference;
+    }
+  }
+}
+
 // Parameter tokens that add little, and small inputs of their keys: as above, for each Theta and both measures.
 TEST(Session, SparseTokensAreThoseOfTheMaskedPass) {
   const int before = threads();
@@ -300,6 +337,50 @@ TEST(Session, SparseTokensAreThoseOfTheMaskedPass) {
         changed = std::max(changed, greatest_difference(found, whole[i]));
       }
       EXPECT_GT(changed, 1e-3) << "nothing was left out";
+    }
+  set_threads(before);
+}
+
+// Blocks of keys that are not read, beside the pass that computes all scores: it chooses alike, but where rounding
+// decides between two blocks, which is seen once in a few thousand choices.
+TEST(Session, UnreadKeysAreThoseOfTheMaskedPass) {
+  const int before = threads();
+  set_threads(1);
+  for (const auto& [dtype, tolerance] : std::vector<std::pair<DType, double>>{
+           {DType::f32, f32_tolerance}, {DType::bf16, 5e-3}, {DType::q8_0, 5e-3}, {DType::q4_0, 5e-3}})
+    for (const bool thresholds : {false, true}) {
+      Architecture architecture = tiny_llama_like;
+      architecture.context = 300, architecture.attention_tokens = 64, architecture.mlp_tokens = 160;
+      architecture.hidden = 0, architecture.gated = false;
+      TinyModel tiny = tiny_model(architecture);
+      std::deque<std::vector<std::byte>> memory;
+      if (dtype != DType::f32) store_as(dtype, tiny.model, memory);
+      const auto ids = random_ids(300, tiny.model.config.vocab, 4);
+      const auto whole = whole_logits(tiny.model, ids);
+      for (const NeuronSite site : neuron_sites(tiny.model.config)) {
+        ParameterTokens& tokens =
+            *tokens_of(tiny.model.config.layers[static_cast<size_t>(site.layer)])[static_cast<size_t>(site.place)];
+        if (site.layer != 1) tokens.blocks = {.size = site.place == SitePlace::k ? 7 : 16, .read = 2};
+        if (thresholds && site.layer != 2)
+          tokens.truncation = {.measure = Truncation::Measure::output, .threshold = 0.2f, .keep = 0};
+      }
+      if (thresholds) tiny.model.config.inputs.layers.assign(3, {.qkv = 0.3f, .o = 0.05f, .up = 0.2f});
+      const auto expected = whole_logits(tiny.model, ids);
+      const auto backend = make_backend("cpu");
+      Session session(tiny.model, *backend, {.cache = DType::f32}), again(tiny.model, *backend, {.cache = DType::f32});
+      Session dense(tiny.model, *backend, {.cache = DType::f32, .skip_zeros = false});
+      EXPECT_GT(session.sparse().choosing_bytes(), dense.sparse().choosing_bytes());
+      double changed = 0, greatest = 0;
+      for (size_t i = 0; i < ids.size(); ++i) {
+        const In<float, 1> found = session.step(ids[i]), repeated = again.step(ids[i]), slow = dense.step(ids[i]);
+        ASSERT_TRUE(std::equal(found.begin(), found.end(), repeated.begin()));
+        ASSERT_LT(greatest_difference(found, expected[i]), tolerance) << name_of(dtype) << ", step " << i;
+        ASSERT_LT(greatest_difference(slow, expected[i]), f32_tolerance) << name_of(dtype) << ", step " << i;
+        greatest = std::max(greatest, greatest_difference(found, expected[i]));
+        changed = std::max(changed, greatest_difference(found, whole[i]));
+      }
+      EXPECT_GT(changed, 1e-2) << "nothing was left out";
+      EXPECT_GT(greatest, 0) << "nothing was skipped";
     }
   set_threads(before);
 }

@@ -7,7 +7,8 @@ Config deepened(const Config& config, i64 layers) {
   if (layers < before || layers > 10'000)
     fail_usage("grow: the model has {} layers, expected {} to 10000, not {}", before, before, layers);
   if (before == 0 && layers > 0) fail_usage("grow: the model has no layer to copy");
-  if (leaves_out(config)) fail_usage("grow: the model leaves neurons or inputs out by thresholds; grow it before that");
+  if (leaves_out(config))
+    fail_usage("grow: the model leaves neurons, keys or inputs out, by thresholds or blocks; grow it before that");
   Config to = config;
   for (i64 l = before; l < layers; ++l) to.layers.push_back(config.layers[static_cast<size_t>(l % before)]);
   validate(to, "grow");

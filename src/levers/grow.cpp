@@ -6,8 +6,8 @@
 #include <cstring>
 #include <deque>
 
-#include "base/threads.h"
 #include "model/neuron_sites.h"
+#include "tensor/cholesky.h"
 
 namespace sparsam {
 
@@ -18,25 +18,6 @@ constexpr size_t kinds = token_kinds.size();
 void require_tokens(const Config& config) {
   if (std::none_of(config.layers.begin(), config.layers.end(), has_parameter_tokens))
     fail_usage("grow: the model has no parameter tokens, which are what grows");
-}
-
-// L with L L^T = G for a positive semidefinite G (d, d): Cholesky's, where columns beyond the rank are 0. In place, by
-// columns: column j of L is row j of the result.
-std::vector<double> factor(std::vector<double> G, size_t d) {
-  double largest = 0;
-  for (size_t i = 0; i < d; ++i) largest = std::max(largest, G[i * d + i]);
-  std::vector<double> columns(d * d);
-  for (size_t j = 0; j < d; ++j) {
-    const double pivot = G[j * d + j];
-    if (pivot <= 1e-12 * largest) continue;  // rounding of what is 0
-    double* column = &columns[j * d];
-    for (size_t i = j; i < d; ++i) column[i] = G[j * d + i] / std::sqrt(pivot);
-    parallel_ranges(static_cast<i64>(d - j), 64, [&](int, i64 begin, i64 end) {
-      for (size_t i = j + static_cast<size_t>(begin); i < j + static_cast<size_t>(end); ++i)
-        for (size_t l = i; l < d; ++l) G[i * d + l] -= column[i] * column[l];
-    });
-  }
-  return columns;
 }
 
 double dot(const std::vector<double>& a, const std::vector<double>& b) {
@@ -79,7 +60,7 @@ std::vector<float> similar_keys(const Matrix& keys, i64 m, Random random, const 
     for (size_t i = 0; i < d; ++i)
       for (size_t j = i; j < d; ++j) gram[i * d + j] += double{key[i]} * key[j];
   }
-  const std::vector<double> columns = factor(std::move(gram), d);
+  const std::vector<double> columns = cholesky(std::move(gram), d);
   std::vector<const double*> present;
   for (size_t j = 0; j < d; ++j)
     if (columns[j * d + j] > 0) present.push_back(&columns[j * d]);
@@ -136,6 +117,8 @@ struct Growing {
     if (tokens.mask != 1)
       fail("{}: the tokens of the growth before are at {:.3g} of their ramp; train the model until it ends", where,
            tokens.mask);
+    if (tokens.blocks.active())
+      fail("{}: its keys are read in blocks, which new tokens are not of; grow the model before that", where);
     if (how != NewTokens::published && tokens.theta == Theta::softmax)
       fail("{}: no new tokens leave a softmax as it is; only the published way can grow it", where);
     if (how == NewTokens::zero_values && tokens.theta != Theta::l2_gelu)

@@ -27,6 +27,26 @@ Matrix GrownStorage::extended(const Matrix& old, i64 rows, i64 cols, std::span<c
   return result;
 }
 
+Matrix GrownStorage::rows(const Matrix& from, std::span<const i64> which) {
+  if (from.empty()) return {};
+  const i64 bytes = from.row_bytes();
+  const MutableMatrix to = allocate(from.dtype, static_cast<i64>(which.size()), from.cols);
+  for (i64 r = 0; r < to.rows; ++r)
+    std::memcpy(to.bytes.data() + r * bytes, from.row(which[static_cast<size_t>(r)]), static_cast<size_t>(bytes));
+  return to;
+}
+
+Matrix GrownStorage::columns(const Matrix& from, std::span<const i64> which) {
+  if (from.empty()) return {};
+  const i64 cols = static_cast<i64>(which.size()), size = size_of(from.dtype);
+  const MutableMatrix to = allocate(from.dtype, from.rows, cols);
+  for (i64 r = 0; r < from.rows; ++r)
+    for (i64 c = 0; c < cols; ++c)
+      std::memcpy(to.bytes.data() + (r * cols + c) * size, from.row(r) + which[static_cast<size_t>(c)] * size,
+                  static_cast<size_t>(size));
+  return to;
+}
+
 std::vector<float> drawn(i64 size, double deviation, Random random) {
   std::vector<float> values(static_cast<size_t>(size));
   for (float& value : values) value = static_cast<float>(deviation * random.normal());

@@ -1,4 +1,4 @@
-// What the ways to grow a model share.
+// What the ways to grow, shrink and sort a model share.
 #pragma once
 
 #include <deque>
@@ -23,6 +23,9 @@ struct GrownStorage {
   Matrix zeros(DType dtype, i64 rows, i64 cols);
   // The old matrix in the upper left corner, the new numbers beside it row by row, in its number format.
   Matrix extended(const Matrix& old, i64 rows, i64 cols, std::span<const float> fresh);
+  // Some rows or columns in the order given; of an empty matrix none. Columns of plain numbers alone.
+  Matrix rows(const Matrix& from, std::span<const i64> which);
+  Matrix columns(const Matrix& from, std::span<const i64> which);
 };
 
 std::vector<float> drawn(i64 size, double deviation, Random random);  // normal

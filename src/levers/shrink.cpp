@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 
 #include "levers/growth.h"
@@ -41,26 +40,6 @@ std::vector<i64> greatest(const std::vector<double>& scores, i64 count) {
   return order;
 }
 
-Matrix some_rows(const Matrix& from, const std::vector<i64>& kept, GrownStorage& storage) {
-  if (from.empty()) return {};
-  const i64 rows = static_cast<i64>(kept.size()), bytes = from.row_bytes();
-  const MutableMatrix to = storage.allocate(from.dtype, rows, from.cols);
-  for (i64 r = 0; r < rows; ++r)
-    std::memcpy(to.bytes.data() + r * bytes, from.row(kept[static_cast<size_t>(r)]), static_cast<size_t>(bytes));
-  return to;
-}
-
-Matrix some_columns(const Matrix& from, const std::vector<i64>& kept, GrownStorage& storage) {
-  if (from.empty()) return {};
-  const i64 cols = static_cast<i64>(kept.size()), size = size_of(from.dtype);
-  const MutableMatrix to = storage.allocate(from.dtype, from.rows, cols);
-  for (i64 r = 0; r < from.rows; ++r)
-    for (i64 c = 0; c < cols; ++c)
-      std::memcpy(to.bytes.data() + (r * cols + c) * size, from.row(r) + kept[static_cast<size_t>(c)] * size,
-                  static_cast<size_t>(size));
-  return to;
-}
-
 struct Shrinking {
   const Contributions& of;
   std::vector<i64> kept;
@@ -79,6 +58,9 @@ struct Shrinking {
     require_plain({&w.keys, &w.values});
     if (tokens.mask != 1)
       fail("{}: its new tokens are masked by {:g}: train until a growth is complete, then shrink", where, tokens.mask);
+    if (tokens.blocks.active())
+      fail("{}: its keys are read in blocks, which would lose some of their tokens; shrink the model before that",
+           where);
     double removed = 0;
     size_t next = 0;
     for (i64 i = 0; i < tokens.tokens; ++i)
@@ -92,8 +74,8 @@ struct Shrinking {
     tokens.tau = static_cast<float>(double{tokens.tau} * std::sqrt(std::max(1 - removed, 0.0)));
     if (!(tokens.tau > 0))
       fail("{}: the {} tokens that would stay score 0 throughout the calibration text", where, count());
-    w.keys = some_rows(w.keys, kept, storage);
-    w.values = some_columns(w.values, kept, storage);
+    w.keys = storage.rows(w.keys, kept);
+    w.values = storage.columns(w.values, kept);
   }
 
   void operator()(auto& mlp, MlpParams<Matrix>& w) const {  // Mlp or GatedMlp
@@ -101,9 +83,9 @@ struct Shrinking {
     if constexpr (requires { mlp.inner_norm; })
       if (mlp.inner_norm) fail("{}: a norm over its neurons would change when some are removed", where);
     mlp.hidden = count();
-    w.gate = {some_rows(w.gate.weight, kept, storage), some_columns(w.gate.bias, kept, storage)};
-    w.up = {some_rows(w.up.weight, kept, storage), some_columns(w.up.bias, kept, storage)};
-    w.down.weight = some_columns(w.down.weight, kept, storage);
+    w.gate = {storage.rows(w.gate.weight, kept), storage.columns(w.gate.bias, kept)};
+    w.up = {storage.rows(w.up.weight, kept), storage.columns(w.up.bias, kept)};
+    w.down.weight = storage.columns(w.down.weight, kept);
   }
 };
 

@@ -27,8 +27,8 @@ std::vector<i64> counts_for(const Config& config, double fraction);
 std::vector<i64> counts_for(const Config& config, std::span<const Contributions> contributions, double fraction);
 
 // The model with the greatest `counts[i]` contributions of each site, in their order; of equal ones the earlier stay.
-// Other matrices are shared, not copied. Errors, by site: quantised weights; tokens that a growth is still masking; a
-// norm over the neurons; nothing left of the norm of tokens.
+// Other matrices are shared, not copied. Errors, by site: quantised weights; tokens that a growth is still masking, or
+// that are read in blocks; a norm over the neurons; nothing left of the norm of tokens.
 Model shrink(const Model& model, std::span<const Contributions> contributions, std::span<const i64> counts);
 
 }  // namespace sparsam

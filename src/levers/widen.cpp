@@ -136,7 +136,8 @@ Model with_random_neurons(const Model& model, const Config& to, u64 seed, Number
 Config widened(const Config& config, const Widening& widening) {
   const i64 k = widening.dim;
   if (k < 1 || k > 1024) fail_usage("grow: {} times the width, expected 1 to 1024", k);
-  if (leaves_out(config)) fail_usage("grow: the model leaves neurons or inputs out by thresholds; grow it before that");
+  if (leaves_out(config))
+    fail_usage("grow: the model leaves neurons, keys or inputs out, by thresholds or blocks; grow it before that");
   Config to = config;
   to.dim *= k;
   if (k > 1 && config.tied && config.labels.empty() && !config.norm.gain && !config.final_affine)

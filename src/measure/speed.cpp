@@ -151,7 +151,8 @@ SparseSpeed measure_sparse_decode(const Model& model, Backend& backend, std::spa
   result.crossovers = sparse.sparse().crossovers();
   const double all = static_cast<double>(decode_bytes(model));
   const double steps = static_cast<double>((options.repetitions + 1) * count);
-  result.bound = all / (all - counting.saved_bytes() / steps);
+  const double added = static_cast<double>(sparse.sparse().choosing_bytes());
+  result.bound = all / (all - counting.saved_bytes() / steps + added);
   return result;
 }
 

@@ -77,12 +77,11 @@ bool has_parameter_tokens(const Layer& layer) {
 
 namespace {
 
-// The truncations of a layer's parameter tokens; of projections without any they are inactive.
-std::vector<Truncation*> token_truncations(Layer& layer) {
-  std::vector<Truncation*> all;
-  if (auto* a = std::get_if<SoftmaxAttention>(&layer.mixer))
-    all = {&a->q.truncation, &a->k.truncation, &a->v.truncation, &a->o.truncation};
-  if (auto* t = std::get_if<ParameterTokens>(&layer.mlp)) all.push_back(&t->truncation);
+// The parameter tokens of a layer's projections, present or not.
+std::vector<ParameterTokens*> all_tokens(Layer& layer) {
+  std::vector<ParameterTokens*> all;
+  if (auto* a = std::get_if<SoftmaxAttention>(&layer.mixer)) all = {&a->q, &a->k, &a->v, &a->o};
+  if (auto* t = std::get_if<ParameterTokens>(&layer.mlp)) all.push_back(t);
   return all;
 }
 
@@ -92,7 +91,7 @@ Config without_thresholds(Config config) {
   config.truncation.clear();
   config.inputs = {};
   for (Layer& layer : config.layers)
-    for (Truncation* truncation : token_truncations(layer)) *truncation = {};
+    for (ParameterTokens* tokens : all_tokens(layer)) tokens->truncation = {}, tokens->blocks = {};
   return config;
 }
 
@@ -155,6 +154,14 @@ struct Validator {
     if (!(t.mask >= 0 && t.mask <= 1)) fail("{}: mask of the parameter tokens is {}, expected 0 to 1", where, t.mask);
     if (t.mask != 1 && (t.old == 0 || t.theta != Theta::l2_gelu))
       fail("{}: a mask of {} is of the new tokens of a grown model with l2_gelu", where, t.mask);
+    if (t.blocks != TokenBlocks{}) check_blocks(t);
+  }
+  void check_blocks(const ParameterTokens& t) const {
+    in_range("size of the blocks of parameter tokens", t.blocks.size, 1, t.tokens);
+    in_range("number of blocks that are read", t.blocks.read, 1, t.blocks.count(t.tokens));
+    if (t.theta != Theta::l2_gelu || t.mask != 1)
+      fail("{}: blocks of parameter tokens are of l2_gelu without a mask, not of {} and {}", where, enum_name(t.theta),
+           t.mask);
   }
   void operator()(const Mlp& m) const { mlp(m); }
   void operator()(const GatedMlp& m) const { mlp(m); }

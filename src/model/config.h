@@ -2,6 +2,7 @@
 // Letters as in ops/ops.h.
 #pragma once
 
+#include <array>
 #include <string>
 #include <variant>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "ops/activation.h"
 #include "ops/rope.h"
 #include "ops/token_scores.h"
+#include "tensor/dtype.h"
 
 namespace sparsam {
 
@@ -40,6 +42,16 @@ struct Truncation {
   bool operator==(const Truncation&) const = default;
 };
 
+// Blocks of neighbouring parameter tokens, of which each position reads those whose mean key has the greatest product
+// with its input; scores of the others count as 0, under the norm of all (model/key_blocks.h). The last may be smaller.
+struct TokenBlocks {
+  i64 size = 0;  // tokens of a block; 0: none, all tokens are read
+  i64 read = 0;  // blocks
+  bool active() const { return size > 0; }
+  i64 count(i64 tokens) const { return (tokens + size - 1) / size; }
+  bool operator==(const TokenBlocks&) const = default;
+};
+
 // Attention to parameter tokens (Pattention) in place of a matrix or of a whole MLP: O = Theta(X K^T) V over P keys and
 // values (TokenFormer, arXiv 2410.23168, equation 4; ops/token_scores.h).
 struct ParameterTokens {
@@ -50,6 +62,7 @@ struct ParameterTokens {
   float mask = 1;  // c of the others (ops/token_scores.h), which training moves from 0 to 1; then tau is as given
   float effective_tau() const;  // tau^2 (n + c^2 m) / (n + m) of n old and m other tokens, as a square
   Truncation truncation = {};
+  TokenBlocks blocks = {};  // of l2_gelu without a mask
   bool present() const { return tokens != 0; }
   bool operator==(const ParameterTokens&) const = default;
 };
@@ -309,8 +322,8 @@ double flops_per_token(const Config& config, double context);  // forward; train
 bool has_attention(const Layer& layer);
 bool has_mlp(const Layer& layer);
 bool has_parameter_tokens(const Layer& layer);
-bool leaves_out(const Config& config);  // neurons, parameter tokens or inputs, by thresholds
-Config without_thresholds(Config config);
+bool leaves_out(const Config& config);     // neurons, parameter tokens or inputs, by thresholds or blocks
+Config without_thresholds(Config config);  // and without blocks
 i64 rotated_head_dim(const Layer& layer);  // channels of the heads that rotary positions turn; 0: none are turned
 
 }  // namespace sparsam

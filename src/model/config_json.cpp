@@ -25,11 +25,18 @@ Truncation truncation_from(Fields f) {
   return t;
 }
 
+TokenBlocks blocks_from(Fields f) {
+  const TokenBlocks blocks{.size = f.required<i64>("size"), .read = f.required<i64>("read")};
+  f.finish();
+  return blocks;
+}
+
 Json tokens_json(const ParameterTokens& t) {
   Json json{{"tokens", t.tokens}, {"tau", shortest(t.tau)}, {"theta", enum_name(t.theta)}};
   if (t.old) json["old"] = t.old;
   if (t.mask != 1) json["mask"] = shortest(t.mask);
   if (t.truncation.active()) json["truncation"] = truncation_json(t.truncation);
+  if (t.blocks.active()) json["blocks"] = {{"size", t.blocks.size}, {"read", t.blocks.read}};
   return json;
 }
 
@@ -197,7 +204,8 @@ ParameterTokens tokens_from(Fields& f) {
           .theta = enum_from_name<Theta>(f.required<std::string>("theta"), f.where()),
           .old = f.or_default<i64>("old", 0),
           .mask = f.or_default<float>("mask", 1),
-          .truncation = f.find("truncation") ? truncation_from(f.object("truncation")) : Truncation{}};
+          .truncation = f.find("truncation") ? truncation_from(f.object("truncation")) : Truncation{},
+          .blocks = f.find("blocks") ? blocks_from(f.object("blocks")) : TokenBlocks{}};
 }
 ParameterTokens tokens_from(Fields& attention, const char* name) {
   if (!attention.find(name)) return {};

@@ -15,9 +15,29 @@ void product(const Execution& e, Out<float, 2> y, In<float, 2> x, const Matrix& 
     e.backend.run(Matmul{.y = y, .x = x, .w = w, .compute = e.compute});
 }
 
+// s = Theta(a), but 0 where a block is not chosen. Few rows do not read the keys of other blocks.
+void block_scores(const Execution& e, const ParameterTokens& tokens, const Matrix& keys, const KeyBlocks& blocks,
+                  In<float, 2> x, const TokenActivations& kept, Out<float, 2> s) {
+  const auto means = e.arena.allocate<float>(x.shape(0), blocks.means.rows);
+  // In float32 both ways, which then choose alike.
+  e.backend.run(Matmul{.y = means, .x = x, .w = blocks.means, .compute = Compute::f32});
+  ChooseBlocks choice{.y = s, .c = means, .size = blocks.blocks.size, .keep = blocks.blocks.read};
+  if (!blocks.root.empty() && are_few(x.shape(0))) {
+    e.backend.run(choice);
+    e.backend.run(SelectedMatmul{.y = kept.a, .x = x, .w = keys, .s = s});
+    token_scores(e.backend, tokens, kept, s, root_product(e, blocks, x));
+  } else {
+    e.backend.run(Matmul{.y = kept.a, .x = x, .w = keys, .compute = e.compute});
+    token_scores(e.backend, tokens, kept, s);
+    choice.h = s;
+    e.backend.run(choice);
+  }
+}
+
 }  // namespace
 
-void token_scores(Backend& backend, const ParameterTokens& tokens, const TokenActivations& kept, Out<float, 2> s) {
+void token_scores(Backend& backend, const ParameterTokens& tokens, const TokenActivations& kept, Out<float, 2> s,
+                  In<float, 2> root) {
   backend.run(TokenScores{.s = s,
                           .norm = kept.norm,
                           .a = kept.a,
@@ -25,7 +45,8 @@ void token_scores(Backend& backend, const ParameterTokens& tokens, const TokenAc
                           .eps = eps,
                           .theta = tokens.theta,
                           .old = tokens.old,
-                          .mask = tokens.mask});
+                          .mask = tokens.mask,
+                          .root = root});
 }
 
 Out<float, 2> tokens_forward(const Execution& e, const ParameterTokens& tokens, const TokenParams<Matrix>& w,
@@ -36,8 +57,12 @@ Out<float, 2> tokens_forward(const Execution& e, const ParameterTokens& tokens, 
   kept.norm = e.arena.allocate<float>(N);
   const Arena::Mark mark = e.arena.mark();
   const auto s = e.arena.allocate<float>(N, tokens.tokens);
-  product(e, kept.a, x, w.keys, sparse ? &sparse->keys : nullptr);
-  token_scores(e.backend, tokens, kept, s);
+  if (sparse && sparse->blocks.active()) {
+    block_scores(e, tokens, w.keys, sparse->blocks, x, kept, s);
+  } else {
+    product(e, kept.a, x, w.keys, sparse ? &sparse->keys : nullptr);
+    token_scores(e.backend, tokens, kept, s);
+  }
   if (sparse && sparse->truncation.active())
     leave_out_weak(e.backend, e.arena, sparse->truncation, sparse->norms, s, s);
   product(e, y, s, w.values, sparse ? &sparse->values : nullptr);

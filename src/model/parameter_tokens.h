@@ -11,11 +11,13 @@ struct TokenActivations {
   Out<float, 1> norm;  // (N)
 };
 
-// With `sparse`, tokens and inputs are left out as in an MLP (model/mlp.h); the norm is that of all scores.
+// With `sparse`, tokens and inputs are left out as in an MLP (model/mlp.h), and blocks of keys; the norm is that of all
+// scores.
 Out<float, 2> tokens_forward(const Execution& e, const ParameterTokens& tokens, const TokenParams<Matrix>& w,
                              In<float, 2> x, TokenActivations& kept, const SparseTokens* sparse = nullptr);
-// S again, from what the forward kept.
-void token_scores(Backend& backend, const ParameterTokens& tokens, const TokenActivations& kept, Out<float, 2> s);
+// S again, from what the forward kept; with `root` as in ops/token_scores.h.
+void token_scores(Backend& backend, const ParameterTokens& tokens, const TokenActivations& kept, Out<float, 2> s,
+                  In<float, 2> root = {});
 void tokens_backward(const Execution& e, const ParameterTokens& tokens, const TokenParams<Matrix>& w,
                      const TokenParams<Out<float, 2>>& dw, const TokenActivations& kept, In<float, 2> x,
                      In<float, 2> dy, Sum<float, 2> dx);

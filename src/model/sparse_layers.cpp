@@ -31,7 +31,7 @@ bool gives_zeros(Function function) {
   return function == Function::relu || function == Function::relu2 || function == Function::fatrelu;
 }
 
-SparseLayers::SparseLayers(const Model& model, bool skip) {
+SparseLayers::SparseLayers(const Model& model, Backend& backend, bool skip) {
   const Config& config = model.config;
   layers_.resize(config.layers.size());
   const auto store = [&](InputMajor& result, const Matrix& weight) {
@@ -59,11 +59,14 @@ SparseLayers::SparseLayers(const Model& model, bool skip) {
       if (!tokens[p]) continue;
       SparseTokens& sparse = layer.tokens[p];
       const float input = p < 3 ? layer.inputs.qkv : p == 3 ? layer.inputs.o : layer.inputs.up;
-      if (input > 0) store(sparse.keys, token_weights[p]->keys);
+      if (tokens[p]->blocks.active())
+        sparse.blocks = key_blocks(*tokens[p], token_weights[p]->keys, skip, backend, buffers_);
+      else if (input > 0)
+        store(sparse.keys, token_weights[p]->keys);
       sparse.truncation = tokens[p]->truncation;
-      if (!sparse.truncation.active()) continue;
-      store(sparse.values, token_weights[p]->values);
-      if (sparse.truncation.measure == Truncation::Measure::output) sparse.norms = norms_of(token_weights[p]->values);
+      if (sparse.truncation.active() || sparse.blocks.active()) store(sparse.values, token_weights[p]->values);
+      if (sparse.truncation.active() && sparse.truncation.measure == Truncation::Measure::output)
+        sparse.norms = norms_of(token_weights[p]->values);
     }
     const Matrix& down = mlp.down.weight;
     if (down.empty()) continue;
@@ -100,6 +103,13 @@ void SparseLayers::find_crossovers(const Model& model, Backend& backend) {
 i64 SparseLayers::bytes() const {
   i64 total = 0;
   for (const Buffer& buffer : buffers_) total += buffer.size();
+  return total;
+}
+
+i64 SparseLayers::choosing_bytes() const {
+  i64 total = 0;
+  for (const SparseLayer& layer : layers_)
+    for (const SparseTokens& tokens : layer.tokens) total += tokens.blocks.bytes();
   return total;
 }
 

@@ -4,7 +4,7 @@
 
 #include <array>
 
-#include "model/execution.h"
+#include "model/key_blocks.h"
 #include "model/neuron_sites.h"
 
 namespace sparsam {
@@ -14,6 +14,7 @@ struct SparseTokens {
   Truncation truncation;
   In<float, 1> norms;       // (P)  |V_p|, for Truncation::Measure::output
   InputMajor keys, values;  // for few rows, as in SparseLayer
+  KeyBlocks blocks;
 };
 
 struct SparseLayer {
@@ -48,12 +49,13 @@ class SparseLayers {
   // With `skip`, also copies, input by input, of what has zeros to skip: down where neurons are left out (a third of a
   // gated MLP's weights), and every matrix whose input has a threshold. Formats that InputMajor does not hold are read
   // in full, zeros or not.
-  SparseLayers(const Model& model, bool skip);
+  SparseLayers(const Model& model, Backend& backend, bool skip);
   // Measures each layer's up_crossover on this machine (model/crossover.h). What is computed does not hang on it.
   void find_crossovers(const Model& model, Backend& backend);
 
   const SparseLayer* of(size_t layer) const { return layers_.empty() ? nullptr : &layers_[layer]; }
   i64 bytes() const;
+  i64 choosing_bytes() const;  // that a token reads beside its weights, to choose blocks of keys
   const std::vector<Crossover>& crossovers() const { return crossovers_; }
 
  private:

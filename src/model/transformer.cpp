@@ -48,7 +48,7 @@ void check_tokens(std::span<const i32> ids, const Config& config) {
 
 Transformer::Transformer(const Model& model, Backend& backend, Compute compute, i64 positions, bool skip_zeros)
     : model_(model), backend_(backend), compute_(compute), positions_(positions) {
-  if (skip_zeros || leaves_out(model.config)) sparse_ = SparseLayers(model, skip_zeros);
+  if (skip_zeros || leaves_out(model.config)) sparse_ = SparseLayers(model, backend, skip_zeros);
   if (skip_zeros) sparse_.find_crossovers(model, backend);
   if (model.config.positions == Positions::rotary)
     rotary_ = RotaryTables(model.config.rotary, head_dim_of(model.config), positions);

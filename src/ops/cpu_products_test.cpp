@@ -306,10 +306,11 @@ TEST_F(CpuTest, SpeedsUpTheseOperations) {
           "MatmulBackwardInput", "MatmulBackwardWeight", "Rope", "Attention", "AttentionBackward", "CacheAppend",
           "CachedAttention", "Activation", "ActivationBackward", "GatedProduct", "GatedProductBackward", "Add", "Scale",
           "LinearCrossEntropy", "LinearCrossEntropyBackward", "Distillation", "SquaredNorm", "AdamW", "Truncate",
-          "SelectedMatmul", "SkippingMatmul", "L1Norm", "L1NormBackward", "TokenScores", "TokenScoresBackward",
-          "LogAttention", "LogAttentionBackward", "LogAttentionStep", "CausalConvolution", "CausalConvolutionBackward",
-          "HeadScale", "HeadScaleBackward", "HeadMix", "HeadMixBackward", "LogDecay", "LogDecayBackward", "HeadLinear",
-          "HeadLinearBackward", "Delay", "DelayBackward", "LogRecurrence", "LogRecurrenceBackward"));
+          "ChooseBlocks", "SelectedMatmul", "SkippingMatmul", "L1Norm", "L1NormBackward", "TokenScores",
+          "TokenScoresBackward", "LogAttention", "LogAttentionBackward", "LogAttentionStep", "CausalConvolution",
+          "CausalConvolutionBackward", "HeadScale", "HeadScaleBackward", "HeadMix", "HeadMixBackward", "LogDecay",
+          "LogDecayBackward", "HeadLinear", "HeadLinearBackward", "Delay", "DelayBackward", "LogRecurrence",
+          "LogRecurrenceBackward"));
 }
 
 }  // namespace

@@ -64,6 +64,7 @@ std::vector<Op> every_operation(Operands& a) {
       AdamW{vector(), vector(), positive(channels), vector(), 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 1.0f, 3},
       Truncate{matrix(), a.normal(rows), matrix(), matrix(), positive(channels), 0.0f,
                0},  // all pass: a flipped sign of zero would be right
+      ChooseBlocks{matrix(), matrix(), a.normal(rows, 3), 2, 3},
       SelectedMatmul{a.normal(rows, vocabulary), matrix(), table(), a.normal(vocabulary), a.normal(rows, vocabulary)},
       SkippingMatmul{a.normal(rows, channels), a.normal(rows, vocabulary), by_input(table()), vector()},
       L1Norm{a.normal(1), vector(), matrix()},

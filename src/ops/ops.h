@@ -14,6 +14,7 @@
 #include "ops/add.h"
 #include "ops/attention.h"
 #include "ops/causal_convolution.h"
+#include "ops/choose_blocks.h"
 #include "ops/cross_entropy.h"
 #include "ops/distillation.h"
 #include "ops/embedding.h"
@@ -34,14 +35,15 @@
 
 namespace sparsam {
 
-using Op = std::variant<
-    Embedding, EmbeddingBackward, RmsNorm, RmsNormBackward, LayerNorm, LayerNormBackward, Matmul, MatmulBackwardInput,
-    MatmulBackwardWeight, Rope, Attention, AttentionBackward, CacheAppend, CachedAttention, Activation,
-    ActivationBackward, GatedProduct, GatedProductBackward, Add, Scale, LinearCrossEntropy, LinearCrossEntropyBackward,
-    Distillation, SquaredNorm, AdamW, Truncate, SelectedMatmul, SkippingMatmul, L1Norm, L1NormBackward, SequenceMean,
-    SequenceMeanBackward, TokenScores, TokenScoresBackward, LogAttention, LogAttentionBackward, LogAttentionStep,
-    CausalConvolution, CausalConvolutionBackward, HeadScale, HeadScaleBackward, HeadMix, HeadMixBackward, LogDecay,
-    LogDecayBackward, HeadLinear, HeadLinearBackward, Delay, DelayBackward, LogRecurrence, LogRecurrenceBackward>;
+using Op = std::variant<Embedding, EmbeddingBackward, RmsNorm, RmsNormBackward, LayerNorm, LayerNormBackward, Matmul,
+                        MatmulBackwardInput, MatmulBackwardWeight, Rope, Attention, AttentionBackward, CacheAppend,
+                        CachedAttention, Activation, ActivationBackward, GatedProduct, GatedProductBackward, Add, Scale,
+                        LinearCrossEntropy, LinearCrossEntropyBackward, Distillation, SquaredNorm, AdamW, Truncate,
+                        ChooseBlocks, SelectedMatmul, SkippingMatmul, L1Norm, L1NormBackward, SequenceMean,
+                        SequenceMeanBackward, TokenScores, TokenScoresBackward, LogAttention, LogAttentionBackward,
+                        LogAttentionStep, CausalConvolution, CausalConvolutionBackward, HeadScale, HeadScaleBackward,
+                        HeadMix, HeadMixBackward, LogDecay, LogDecayBackward, HeadLinear, HeadLinearBackward, Delay,
+                        DelayBackward, LogRecurrence, LogRecurrenceBackward>;
 
 class Backend {
  public:

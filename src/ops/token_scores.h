@@ -11,6 +11,8 @@
 //   N = |c a|     z = tau a / (N + eps)     s = c gelu(z)
 //   dz = c ds gelu'(z)                      da = tau / (N + eps) (dz - c^2 a <a, dz> / (N (N + eps)))
 // With mask = 0 the others are not there, whatever they are; with mask = 1 they are as the first.
+// With `root`, whose rows are as long as the rows of all scores, l2_gelu takes N = |root|: scores in `a` that were not
+// computed are 0, and others have the values that they have among all.
 // gelu is the exact one (erf). The published code has no eps: rows of zeros give NaN there, zeros here. tau belongs to
 // the parameters: as long as it stays, keys of zeros change nothing, and so growth by them is exact (l2_gelu, gelu_l2).
 #pragma once
@@ -37,16 +39,20 @@ struct TokenScores {
   Real tau, eps;
   Theta theta = Theta::l2_gelu;
   i64 old = 0;
-  Real mask = 1;  // of l2_gelu alone
+  Real mask = 1;          // of l2_gelu alone
+  In<Real, 2> root = {};  // (N, R)  of l2_gelu without a mask; empty: not given, N = |a|
 
   static void fields(auto&& f, auto&... op) {
     f("s", op.s...), f("norm", op.norm...), f("a", op.a...), f("tau", op.tau...), f("eps", op.eps...);
-    f("theta", op.theta...), f("old", op.old...), f("mask", op.mask...);
+    f("theta", op.theta...), f("old", op.old...), f("mask", op.mask...), f("root", op.root...);
   }
   void validate() const {
     check_shape(s, a.shape(), "TokenScores.s");
     check_mask(*this, "TokenScores");
     check_optional_shape(norm, {a.shape(0)}, "TokenScores.norm");
+    if (root.empty()) return;
+    check_shape(root, {a.shape(0), root.shape(1)}, "TokenScores.root");
+    check(theta == Theta::l2_gelu && static_cast<double>(mask) == 1, "TokenScores.root is of l2_gelu without a mask");
   }
   i64 flops() const { return 12 * a.size(); }
 };

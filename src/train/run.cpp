@@ -472,8 +472,8 @@ RunResult start_run(const RunOptions& options, const RunEvents& events) {
   }
   if (origin.model && leaves_out(origin.model->config))
     fail_usage(
-        "train: --from {} leaves neurons or inputs out by thresholds, which would not be trained; train the model "
-        "before it",
+        "train: --from {} leaves neurons, keys or inputs out, by thresholds or blocks, which would not be trained; "
+        "train the model before it",
         options.sources.from);
   Run run(options, events, std::move(origin));
   run.begin();

@@ -26,6 +26,7 @@ void run(const CacheAppend& op, Workspace& workspace);
 void run(const CachedAttention& op, Workspace& workspace);
 void run(const CausalConvolution& op, Workspace& workspace);
 void run(const CausalConvolutionBackward& op, Workspace& workspace);
+void run(const ChooseBlocks& op, Workspace& workspace);
 void run(const Delay& op, Workspace& workspace);
 void run(const DelayBackward& op, Workspace& workspace);
 void run(const GatedProduct& op, Workspace& workspace);

@@ -31,6 +31,13 @@ HWY_INLINE V gelu(D d, V x) {
   return gelu(d, x, slope);
 }
 
+HWY_INLINE float sum_of_squares(i64 n, const float* x) {
+  return sum_vectors(n, [&](auto d, i64 i) HWY_ATTR {
+    const auto v = hn::LoadU(d, x + i);
+    return hn::Mul(v, v);
+  });
+}
+
 // Each Theta, a row of P scores at a time; `norm` is its N. The backward writes s where it is not null.
 struct L2Gelu {
   float tau, eps;
@@ -43,13 +50,13 @@ struct L2Gelu {
     return f(0, old, 1.f) + f(old, P - old, mask);
   }
   float forward(i64 P, const float* a, float* s) const {
-    const float squares = over_parts(P, [&](i64 at, i64 tokens, float c) HWY_ATTR {
-      return c * c * sum_vectors(tokens, [&](auto d, i64 i) HWY_ATTR {
-               const auto v = hn::LoadU(d, a + at + i);
-               return hn::Mul(v, v);
-             });
-    });
-    const float norm = std::sqrt(squares), scale = tau / (norm + eps);
+    const float norm = std::sqrt(
+        over_parts(P, [&](i64 at, i64 tokens, float c) HWY_ATTR { return c * c * sum_of_squares(tokens, a + at); }));
+    scores(P, a, norm, s);
+    return norm;
+  }
+  void scores(i64 P, const float* a, float norm, float* s) const {
+    const float scale = tau / (norm + eps);
     over_parts(P, [&](i64 at, i64 tokens, float c) HWY_ATTR {
       for_vectors(tokens, [&](auto d, i64 i) HWY_ATTR {
         const auto score = gelu(d, hn::Mul(hn::LoadU(d, a + at + i), hn::Set(d, scale)));
@@ -57,7 +64,6 @@ struct L2Gelu {
       });
       return 0.f;
     });
-    return norm;
   }
   void backward(i64 P, const float* a, float norm, const float* ds, float* s, float* da) const {
     const float scale = tau / (norm + eps);
@@ -154,6 +160,15 @@ HWY_INLINE void with(const auto& op, Body&& body) {
 }
 
 void token_scores(const TokenScores& op, i64 begin, i64 end) {
+  if (!op.root.empty()) {
+    const L2Gelu theta{op.tau, op.eps, op.old, op.mask};
+    for (i64 n = begin; n < end; ++n) {
+      const float norm = std::sqrt(sum_of_squares(op.root.shape(1), op.root[n].data()));
+      theta.scores(op.a.shape(1), op.a[n].data(), norm, op.s[n].data());
+      if (!op.norm.empty()) op.norm[n] = norm;
+    }
+    return;
+  }
   with(op, [&](auto theta) HWY_ATTR {
     for (i64 n = begin; n < end; ++n) {
       const float norm = theta.forward(op.a.shape(1), op.a[n].data(), op.s[n].data());

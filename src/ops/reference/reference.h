@@ -33,6 +33,7 @@ template <class Real> void run(const generic::Distillation<Real>& op);
 template <class Real> void run(const generic::SquaredNorm<Real>& op);
 template <class Real> void run(const generic::AdamW<Real>& op);
 template <class Real> void run(const generic::Truncate<Real>& op);
+template <class Real> void run(const generic::ChooseBlocks<Real>& op);
 template <class Real> void run(const generic::SelectedMatmul<Real>& op);
 template <class Real> void run(const generic::SkippingMatmul<Real>& op);
 template <class Real> void run(const generic::TokenScores<Real>& op);

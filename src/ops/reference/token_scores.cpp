@@ -57,6 +57,10 @@ void run(const generic::TokenScores<Real>& op) {
       for (W& value : a) value = gelu(value);
     std::vector<W> masked;
     for (i64 p = 0; p < P; ++p) masked.push_back(mask_of<W>(op, p) * a[static_cast<size_t>(p)]);
+    if (!op.root.empty()) {
+      masked.clear();
+      for (i64 r = 0; r < op.root.shape(1); ++r) masked.push_back(wide(op.root(n, r)));
+    }
     const W norm = op.theta == Theta::softmax ? log_sum_exp(a) : length(masked);
     if (!op.norm.empty()) op.norm[n] = static_cast<Real>(norm);
     for (i64 p = 0; p < P; ++p) {
