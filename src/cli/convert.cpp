@@ -2,7 +2,7 @@
 #include <optional>
 
 #include "base/progress.h"
-#include "cli/common.h"
+#include "cli/held_out.h"
 #include "cli/output.h"
 #include "levers/quantise.h"
 #include "measure/divergence.h"
@@ -12,11 +12,10 @@ namespace sparsam {
 
 namespace {
 
-struct ConvertFlags {
-  std::string in, out, type, calibrate, protocol = "llama.cpp", backend = "cpu";
+struct ConvertFlags : WindowFlags {
+  std::string in, out, type, calibrate, backend = "cpu";
   std::vector<std::string> data;
   CalibrationOptions calibration;
-  WindowOptions windows;
 };
 
 void check_flags(const ConvertFlags& flags) {
@@ -46,10 +45,10 @@ Quantised convert_weights(const ConvertFlags& flags, const Common& common, const
 }
 
 // What the change of the weights costs: perplexity before and after, on the same tokens in f32.
-std::optional<Divergence> compare(const ConvertFlags& flags, const Common& common, const Model& before,
-                                  const Model& after, const std::optional<Tokenizer>& tokenizer, Backend& backend) {
+std::optional<Divergence> compare(const ConvertFlags& flags, const Common& common, const WindowOptions& windows,
+                                  const Model& before, const Model& after, const std::optional<Tokenizer>& tokenizer,
+                                  Backend& backend) {
   if (flags.data.empty()) return std::nullopt;
-  const WindowOptions windows = resolve(flags.windows, before.config);
   const Transformer base(before, backend, Compute::f32, windows.context);
   const Transformer other(after, backend, Compute::f32, windows.context);
   Divergences all;
@@ -92,10 +91,10 @@ i64 bytes_on_disk(const fs::path& path) {
   return total;
 }
 
-Exit convert(ConvertFlags& flags, const Common& common) {
+Exit convert(const ConvertFlags& flags, const Common& common) {
   check_flags(flags);
-  flags.windows.protocol = protocol_from_name(flags.protocol);
   const Model model = load_model(flags.in);
+  const WindowOptions windows = windows_of(flags, model.config);
   const std::optional<Tokenizer> tokenizer = tokenizer_beside(flags.in);
   if (!tokenizer && (!flags.data.empty() || !flags.calibrate.empty()))
     fail("{}: has no tokenizer, which --data and --calibrate need", flags.in);
@@ -103,8 +102,7 @@ Exit convert(ConvertFlags& flags, const Common& common) {
   check_finite(model, flags.in);
   const auto backend = make_backend(flags.backend);
   const Quantised result = convert_weights(flags, common, model, tokenizer, *backend);
-  const std::optional<Divergence> quality = compare(flags, common, model, result.model, tokenizer, *backend);
-  const std::string protocol = describe(resolve(flags.windows, model.config));
+  const std::optional<Divergence> quality = compare(flags, common, windows, model, result.model, tokenizer, *backend);
 
   Json manifest{{"verb", "convert"},
                 {"model", flags.in},
@@ -112,7 +110,7 @@ Exit convert(ConvertFlags& flags, const Common& common) {
                 {"calibrated", !flags.calibrate.empty()},
                 {"weight_bytes_before", weight_bytes(model)},
                 {"weight_bytes_after", weight_bytes(result.model)}};
-  if (quality) manifest["quality"] = quality_json(*quality, protocol);
+  if (quality) manifest["quality"] = quality_json(*quality, describe(windows));
   save_output(result.model, tokenizer, flags.in, flags.out, manifest);
 
   if (common.json) {
@@ -124,7 +122,7 @@ Exit convert(ConvertFlags& flags, const Common& common) {
   }
   if (!result.matrices.empty()) fmt::print("{}", error_table(result.matrices));
   if (quality) {
-    fmt::print("{}\n", protocol);
+    fmt::print("{}\n", describe(windows));
     fmt::print(
         "perplexity  {:.4f} -> {:.4f} ({:+.2f} %); KL divergence {:.6f} nats per token; top-1 agreement {:.2f} %\n",
         quality->base.perplexity, quality->other.perplexity,
@@ -153,10 +151,8 @@ void add_convert(CLI::App& program, Command& command) {
       ->capture_default_str();
   verb->add_option("--data", flags->data, "text for the perplexity before and after; several may be given")
       ->allow_extra_args(false);
-  verb->add_option("--protocol", flags->protocol, "which tokens are scored: llama.cpp or stride (see eval)")
-      ->capture_default_str();
-  verb->add_option("--context", flags->windows.context, "tokens of a window (default: the model's, at most 2048)")
-      ->check(in_range(2, i64{1} << 24));
+  flags->protocol = "llama.cpp";
+  add_window_flags(verb, *flags);
   verb->add_option("--backend", flags->backend, "cpu, or the slow and simple reference")->capture_default_str();
   add_example(verb, "sparsam convert model model-q4.gguf --type q4_k_m --calibrate sample.txt --data held-out.txt");
   on_chosen(verb, command, [flags, &command] { return convert(*flags, command.common); });

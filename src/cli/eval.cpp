@@ -3,6 +3,7 @@
 
 #include "base/progress.h"
 #include "cli/eval_encoder.h"
+#include "cli/held_out.h"
 #include "infer/text_stream.h"
 #include "measure/divergence.h"
 #include "measure/finite.h"
@@ -11,11 +12,10 @@ namespace sparsam {
 
 namespace {
 
-struct EvalFlags {
+struct EvalFlags : WindowFlags {
   ModelFlags model;
   std::vector<std::string> data;
-  std::string protocol = "stride", against;
-  WindowOptions windows;
+  std::string against;
   double mask = 0.15;
 };
 
@@ -114,9 +114,7 @@ Exit eval(const EvalFlags& flags, const Common& common) {
     check_finite(base->model, base->path);
   }
   check_finite(open.model, open.path);
-  WindowOptions windows = flags.windows;
-  windows.protocol = protocol_from_name(flags.protocol);
-  windows = resolve(windows, open.model.config);
+  const WindowOptions windows = windows_of(flags, open.model.config);
   if (base) resolve(windows, base->model.config);
   const auto backend = make_backend(flags.model.backend);
   const Transformer model(open.model, *backend, open.compute, windows.context);
@@ -180,14 +178,7 @@ void add_eval(CLI::App& program, Command& command) {
           "is standard input")
       ->required()
       ->allow_extra_args(false);
-  verb->add_option("--protocol", flags->protocol,
-                   "which tokens are scored, with how much before them: stride (each "
-                   "once, sliding window) or llama.cpp (second half of each window)")
-      ->capture_default_str();
-  verb->add_option("--context", flags->windows.context, "tokens of a window (default: the model's, at most 2048)")
-      ->check(in_range(2, i64{1} << 24));
-  verb->add_option("--stride", flags->windows.stride, "how far the window moves (default: half the context)")
-      ->check(in_range(1, i64{1} << 24));
+  add_window_flags(verb, *flags);
   verb->add_option("--batch", flags->windows.batch_tokens, "tokens that go through the model at once")
       ->check(in_range(1, i64{1} << 24))
       ->capture_default_str();

@@ -12,16 +12,29 @@ std::vector<TokenText> load(const std::vector<std::string>& paths, const Tokeniz
 
 }  // namespace
 
-void add_held_out_flags(CLI::App* verb, HeldOutFlags& flags) {
-  verb->add_option("--held-out-tokens", flags.held_out_tokens, "most tokens of each --data to score, 0: all")
-      ->check(in_range(0, i64{1} << 40))
-      ->capture_default_str();
-  verb->add_option("--protocol", flags.protocol, "of the perplexity, as in eval: stride or llama.cpp")
+void add_window_flags(CLI::App* verb, WindowFlags& flags) {
+  verb->add_option(
+          "--protocol", flags.protocol,
+          "which tokens are scored, with how much before them: stride (each once, sliding window) or llama.cpp "
+          "(second half of each window)")
       ->capture_default_str();
   verb->add_option("--context", flags.windows.context, "tokens of a window (default: the model's, at most 2048)")
       ->check(in_range(2, i64{1} << 24));
   verb->add_option("--stride", flags.windows.stride, "how far the window moves (default: half the context)")
       ->check(in_range(1, i64{1} << 24));
+}
+
+WindowOptions windows_of(const WindowFlags& flags, const Config& config) {
+  WindowOptions windows = flags.windows;
+  windows.protocol = protocol_from_name(flags.protocol);
+  return resolve(windows, config);
+}
+
+void add_held_out_flags(CLI::App* verb, HeldOutFlags& flags) {
+  verb->add_option("--held-out-tokens", flags.held_out_tokens, "most tokens of each --data to score, 0: all")
+      ->check(in_range(0, i64{1} << 40))
+      ->capture_default_str();
+  add_window_flags(verb, flags);
 }
 
 HeldOutTexts load_texts(const HeldOutFlags& flags, const Tokenizer& tokenizer) {
@@ -37,12 +50,6 @@ HeldOutTexts load_texts(const HeldOutFlags& flags, const Tokenizer& tokenizer) {
       text.tokens.resize(static_cast<size_t>(flags.held_out_tokens));
   }
   return texts;
-}
-
-WindowOptions windows_of(const HeldOutFlags& flags, const Config& config) {
-  WindowOptions windows = flags.windows;
-  windows.protocol = protocol_from_name(flags.protocol);
-  return resolve(windows, config);
 }
 
 Perplexity held_out_perplexity(const Transformer& model, const Tokenizer& tokenizer,

@@ -15,40 +15,25 @@
 HWY_BEFORE_NAMESPACE();
 namespace sparsam::cpu::HWY_NAMESPACE {
 
-// Each function: y = f(x) and, where it is wanted, slope = f'(x). NaN > 0 is false, so relu keeps the x that is not <
-// 0.
+// Each function: y = f(x) and slope = f'(x), which costs nothing where nobody reads it.
 struct Relu {
   template <class D, class V = hn::Vec<D>>
-  static HWY_INLINE V value(D d, V x) {
-    return hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Zero(d), x);
-  }
-  template <class D, class V = hn::Vec<D>>
   static HWY_INLINE V value(D d, V x, V& slope) {
-    const V y = value(d, x);
+    const V y = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Zero(d), x);   // NaN < 0 is false: it stays
     slope = hn::IfThenElse(hn::Gt(x, hn::Zero(d)), hn::Set(d, 1.0f), y);  // y: 0 or NaN
     return y;
   }
 };
 struct SquaredRelu {
   template <class D, class V = hn::Vec<D>>
-  static HWY_INLINE V value(D d, V x) {
-    const V y = Relu::value(d, x);
-    return hn::Mul(y, y);
-  }
-  template <class D, class V = hn::Vec<D>>
   static HWY_INLINE V value(D d, V x, V& slope) {
-    const V y = Relu::value(d, x);
+    const V y = Relu::value(d, x, slope);
     slope = hn::Add(y, y);
     return hn::Mul(y, y);
   }
 };
 // x Phi(x), Phi the normal distribution: (1 + erf(x / sqrt 2)) / 2.
 struct Gelu {
-  template <class D, class V = hn::Vec<D>>
-  static HWY_INLINE V value(D d, V x) {
-    V slope;
-    return value(d, x, slope);
-  }
   template <class D, class V = hn::Vec<D>>
   static HWY_INLINE V value(D d, V x, V& slope) {
     V cdf, density;
@@ -59,11 +44,6 @@ struct Gelu {
 };
 // (1 + tanh(u)) / 2 = sigmoid(2u), so gelu_tanh is x sigmoid(2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
 struct TanhGelu {
-  template <class D, class V = hn::Vec<D>>
-  static HWY_INLINE V value(D d, V x) {
-    V slope;
-    return value(d, x, slope);
-  }
   template <class D, class V = hn::Vec<D>>
   static HWY_INLINE V value(D d, V x, V& slope) {
     const V a = hn::Set(d, 1.59576912f), b = hn::Set(d, 1.59576912f * 0.044715f);
@@ -77,11 +57,6 @@ struct TanhGelu {
 };
 struct Silu {
   template <class D, class V = hn::Vec<D>>
-  static HWY_INLINE V value(D d, V x) {
-    V slope;
-    return value(d, x, slope);
-  }
-  template <class D, class V = hn::Vec<D>>
   static HWY_INLINE V value(D d, V x, V& slope) {
     V rest;
     const V s = sigmoid(d, x, rest), y = hn::Mul(x, s);
@@ -89,13 +64,7 @@ struct Silu {
     return y;
   }
 };
-
 struct Sigmoid {
-  template <class D, class V = hn::Vec<D>>
-  static HWY_INLINE V value(D d, V x) {
-    V rest;
-    return sigmoid(d, x, rest);
-  }
   template <class D, class V = hn::Vec<D>>
   static HWY_INLINE V value(D d, V x, V& slope) {
     V rest;
@@ -107,12 +76,8 @@ struct Sigmoid {
 struct FatRelu {
   float threshold;
   template <class D, class V = hn::Vec<D>>
-  HWY_INLINE V value(D d, V x) const {
-    return hn::IfThenElse(hn::Le(x, hn::Set(d, threshold)), hn::Zero(d), x);
-  }
-  template <class D, class V = hn::Vec<D>>
   HWY_INLINE V value(D d, V x, V& slope) const {
-    const V y = value(d, x);
+    const V y = hn::IfThenElse(hn::Le(x, hn::Set(d, threshold)), hn::Zero(d), x);
     slope = hn::IfThenElse(hn::Gt(x, hn::Set(d, threshold)), hn::Set(d, 1.0f), y);  // y: 0 or NaN
     return y;
   }
@@ -138,11 +103,17 @@ HWY_INLINE void with(Function function, float threshold, Body&& body) {
   }
 }
 
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V value(D d, const auto& f, V x) {
+  V slope;
+  return f.value(d, x, slope);
+}
+
 void activation(const Activation& op, i64 begin, i64 n) {
   const float* x = op.x.data() + begin;
   float* y = op.y.data() + begin;
   with(op.function, op.threshold, [&](auto f) HWY_ATTR {
-    for_vectors(n, [&](auto d, i64 i) HWY_ATTR { hn::StoreU(f.value(d, hn::LoadU(d, x + i)), d, y + i); });
+    for_vectors(n, [&](auto d, i64 i) HWY_ATTR { hn::StoreU(value(d, f, hn::LoadU(d, x + i)), d, y + i); });
   });
 }
 
@@ -164,8 +135,8 @@ void gated_product(const GatedProduct& op, i64 begin, i64 n) {
   with(op.function, op.threshold, [&](auto f) HWY_ATTR {
     for_vectors(n, [&](auto d, i64 i) HWY_ATTR {
       auto g = hn::LoadU(d, up + i);
-      if (op.activate_up) g = f.value(d, g);
-      hn::StoreU(hn::Mul(f.value(d, hn::LoadU(d, gate + i)), g), d, h + i);
+      if (op.activate_up) g = value(d, f, g);
+      hn::StoreU(hn::Mul(value(d, f, hn::LoadU(d, gate + i)), g), d, h + i);
     });
   });
 }
