@@ -7,16 +7,16 @@ DATA holds eval/sst2_{train,dev,test}.tsv (TEXT<TAB>LABEL) and text/english/. Mo
 learning rates, steps and batches; two seeds of fine-tuning. Pre-training reads the training sentences without labels
 and English prose; classifiers read the training sentences; the development sentences choose nothing (they are only
 reported); the test sentences are read once, by `sparsam eval`. A naive Bayes classifier of words stands beside. What is
-done already is not done again: remove a directory of OUT to repeat it. Prints a table; OUT/encoders.json holds all.
+done already is not done again: remove a .json of OUT to repeat it. Prints a table; OUT/encoders.json holds all.
 """
 import collections
-import json
 import math
 import os
 import resource
 import statistics
-import subprocess
 import sys
+
+from experiment import Experiment, write
 
 SHAPE = ["--context", "64", "--layers", "2", "--dim", "96", "--heads", "3", "--positions", "learned"]
 MIXERS = {"softmax": [], "lse": ["--mixer", "lse"]}
@@ -25,38 +25,17 @@ CLASSIFY = ["--task", "classify", "--epochs", "3", "--batch", "32", "--weight-de
 SCRATCH_LR, FINE_LR = "1e-3", "1e-3"
 SEEDS = ["1", "2"]
 PROSE = ["tinystories_sample.txt", "en-twain1.txt", "en-twain2.txt", "frankenstein.txt", "input.txt"]
-SPARSAM, DATA, OUT = sys.argv[1:4]
-
-
-def path(*names):
-    return os.path.join(OUT, *names)
+E = Experiment(*sys.argv[1:4], threads=1)
 
 
 def read(part):
-    with open(os.path.join(DATA, "eval", f"sst2_{part}.tsv"), encoding="utf-8") as file:
+    with open(os.path.join(E.texts, "eval", f"sst2_{part}.tsv"), encoding="utf-8") as file:
         return [line.rstrip("\n").rsplit("\t", 1) for line in file if "\t" in line]
-
-
-def sparsam(*arguments):
-    print(" ".join(["sparsam", *arguments]), file=sys.stderr, flush=True)
-    output = subprocess.run([SPARSAM, *arguments, "--json", "--quiet", "--threads", "1"], stdout=subprocess.PIPE, check=True).stdout
-    return json.loads(output)
-
-
-def kept(name, make):
-    file = path(name.replace(" ", "") + ".json")
-    if not os.path.exists(file):
-        result = make()
-        with open(file, "w") as out:
-            json.dump(result, out, indent=1)
-    with open(file) as result:
-        return json.load(result)
 
 
 def train(name, *arguments):
     """What `train` reports, kept in OUT."""
-    out = path(name.replace(" ", ""))
-    return kept(name, lambda: sparsam("train", *arguments, "--out", out, "--overwrite", "--save-every", "100000"))
+    return E.run(name, "train", *arguments, "--out", E.path(name), "--overwrite", "--save-every", "100000")
 
 
 def naive_bayes(train_texts, test_texts):
@@ -74,17 +53,16 @@ def naive_bayes(train_texts, test_texts):
 
 
 def main():
-    os.makedirs(OUT, exist_ok=True)
     parts = {part: read(part) for part in ("train", "dev", "test")}
     for part, texts in parts.items():
-        with open(path(part + ".tsv"), "w", encoding="utf-8") as file:
+        with open(E.path(part + ".tsv"), "w", encoding="utf-8") as file:
             file.writelines(f"{'positive' if label == '1' else 'negative'}\t{text}\n" for text, label in texts)
-    with open(path("sentences.txt"), "w", encoding="utf-8") as file:
+    with open(E.path("sentences.txt"), "w", encoding="utf-8") as file:
         file.writelines(text + "\n" for text, _ in parts["train"])
-    prose = [os.path.join(DATA, "text", "english", name) for name in PROSE]
-    unlabelled = [part for file in [path("sentences.txt"), *prose] for part in ("--data", file)]
-    labelled = ["--data", path("train.tsv"), "--valid", path("dev.tsv")]
-    tokenizer = path("softmax-masked")
+    prose = [os.path.join(E.texts, "text", "english", name) for name in PROSE]
+    unlabelled = [part for file in [E.path("sentences.txt"), *prose] for part in ("--data", file)]
+    labelled = ["--data", E.path("train.tsv"), "--valid", E.path("dev.tsv")]
+    tokenizer = E.path("softmax-masked")
     rows = {}
     for mixer, flags in MIXERS.items():
         own = ["--vocab", "2048"] if mixer == "softmax" else ["--tokenizer", tokenizer]
@@ -96,9 +74,9 @@ def main():
         for (mixer, start), row in rows.items():
             name = f"{mixer}-{start}-{seed}"
             first = (["--preset", "nano", *SHAPE, *MIXERS[mixer], "--tokenizer", tokenizer, "--lr", SCRATCH_LR] if start == "scratch"
-                     else ["--from", path(f"{mixer}-masked".replace(" ", "")), "--lr", FINE_LR])
+                     else ["--from", E.path(f"{mixer}-masked"), "--lr", FINE_LR])
             trained = train(name, *first, *CLASSIFY, *labelled, "--seed", seed)
-            judged = kept(name + "-test", lambda: sparsam("eval", path(name.replace(" ", "")), "--data", path("test.tsv")))
+            judged = E.run(name + "-test", "eval", E.path(name), "--data", E.path("test.tsv"))
             row["parameters"] = trained["parameters"]
             row["dev_accuracy"].append(trained["validation"]["accuracy"])
             for measure in ("accuracy", "macro_f1", "cross_entropy"):
@@ -107,8 +85,7 @@ def main():
     cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = {"rows": rows, "naive_bayes": naive_bayes(parts["train"], parts["test"]),
               "cpu_seconds_of_this_call": cpu.ru_utime + cpu.ru_stime}
-    with open(path("encoders.json"), "w") as file:
-        json.dump(result, file, indent=1)
+    write(E.path("encoders.json"), result)
     print("| mixer | begins | parameters | test accuracy | macro F1 | cross-entropy | masked perplexity |")
     print("|---|---|---|---|---|---|---|")
     for r in rows:

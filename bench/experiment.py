@@ -26,8 +26,8 @@ def interrupted(run):
 
 
 class Experiment:
-    def __init__(self, program, texts=None, out=None):
-        self.program, self.texts, self.out = program, texts, out
+    def __init__(self, program, texts=None, out=None, threads=None):
+        self.program, self.texts, self.out, self.threads = program, texts, out, threads
         if out:
             os.makedirs(out, exist_ok=True)
 
@@ -35,11 +35,16 @@ class Experiment:
         """The JSON that a verb prints."""
         print(" ".join(["sparsam", *arguments]), file=sys.stderr, flush=True)
         command = [self.program, *arguments, "--json", "--quiet"]
+        command += ["--threads", str(self.threads)] if self.threads else []
         return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
     def run(self, name, *arguments):
         """The same, kept in OUT/NAME.json."""
         return kept(self.path(name + ".json"), lambda: self.sparsam(*arguments))
+
+    def train(self, out, *how):
+        """What `train` reports; an interrupted run goes on."""
+        return self.sparsam("train", "--out", out, *(["--resume"] if interrupted(out) else how))
 
     def text(self, part):
         """A part of Penn Treebank: train, valid or test."""

@@ -1,89 +1,75 @@
 #!/usr/bin/python3
 """Does growing save training? A TokenFormer grown three times, beside models of its final size, on Penn Treebank.
 
-    bench/growth_chain.py SPARSAM PTB OUT RESULTS [--scale S] [rates|train|table|plot ...]        (all unless named)
+    bench/growth_chain.py SPARSAM PTB OUT RESULTS [--scale S] [--rate R] [train|table|plot ...]        (all unless named)
 
 Sizes without embeddings: TokenFormers of width 80 and 6 layers with 60, 96, 152 and 240 tokens for each of q, k, v and o
 and four times as many for the MLP: 0.46, 0.74, 1.17, 1.84 M parameters; transformers of 6 layers and width 80 (0.46 M) or
 160 (1.84 M). Vocabulary 1,024, windows of 128 tokens, 8 a step, a cosine schedule with warm-up for every stage and run.
 
-rates    the first stage of each architecture, its smallest size, at several learning rates; the lowest perplexity of
-         ptb.valid.txt decides which of them goes on, and the rate of all runs of the architecture.
 train    with S million tokens at the first size (published: 60 to 300 billion), a third of that for each growth:
-         chain      grown twice over with keys of zeros; beside it the same from the same first model with the authors' way
-                    (random keys and values), with a ramp, and with the optimizer's moments kept
-         scratch    the final size from the beginning: with the chain's flops, with the chain's tokens
-         transformer of the final size: with the chain's flops, with the chain's tokens
-         these at the architecture's rate, a half and a quarter of it: the lowest perplexity of ptb.valid.txt counts
-         cloned     a transformer of the first size for the first stage's tokens, widened by HyperCloning, then trained on
-                    until the chain's flops are spent
-table    Markdown: perplexity of ptb.test.txt (windows of 128 that move by 64) against training flops.
+         chain        grown twice over with keys of zeros; beside it the same from the same first model with the authors' way
+                      (random keys and values), with a ramp, and with the optimizer's moments kept
+         scratch      the final size from the beginning: with the chain's flops, with the chain's tokens
+         transformer  of the final size: likewise
+         cloned       a transformer of the first size for the first stage's tokens, widened by HyperCloning, then trained on
+                      until the chain's flops are spent
+         small        of the first size alone, a TokenFormer and a transformer: the chain's flops
+table    Markdown: perplexity of ptb.test.txt (windows of 128 that move by 64) against training flops, and for how much of
+         each other's flops the chain and the rest reach the same perplexity of ptb.valid.txt.
 plot     RESULTS with .svg in place of .json: perplexity of ptb.valid.txt against cumulative flops.
+
+Runs from the beginning are tried at falling learning rates, each half of the one before, as long as that lowers the
+perplexity of ptb.valid.txt; the lowest counts. First stages begin with the rate R, whose best is what goes on at that rate;
+the others begin at the first stage's, those with the chain's tokens at the best rate for its flops.
 
 Flops are those of the matrix products and attention, of the forward pass and twice as many for the backward pass. Models
 lie in OUT, what was measured in the file RESULTS; what is there is not done again, and interrupted runs go on where they
-stopped. One thread. S = 0.6 takes about half an hour of an idle core, S = 9 three hours of two.
+stopped. One thread. S = 0.4 takes about half an hour of an idle core, S = 9 three hours of two.
 """
 import argparse
 import html
 import json
 import math
 import os
-import subprocess
 import sys
 
-WINDOW, BATCH, RATES = 128, 8, ["4e-3", "8e-3"]
-SIZES = [60, 96, 152, 240]
+from experiment import Experiment, Results
+
+WINDOW, BATCH, SIZES = 128, 8, [60, 96, 152, 240]
 WAYS = {"zero keys": ["--new", "zero-keys"], "published": ["--published"], "ramp": ["--new", "ramp"],
         "zero keys, moments kept": ["--new", "zero-keys", "--optimizer", "keep"]}
-ORDER = ["zero keys", "scratch, same flops", "transformer, same flops", "cloned", "published", "transformer, same tokens",
-         "scratch, same tokens", "zero keys, moments kept", "ramp"]
+STARTS = {"scratch": ("tokens", SIZES[-1]), "transformer": ("matrices", 160), "small": ("tokens", SIZES[0]),
+          "small transformer": ("matrices", 80)}
+ORDER = ["zero keys", "scratch, same flops", "transformer, same flops", "cloned", "scratch, same tokens", "published",
+         "transformer, same tokens", "small transformer, same flops", "small, same flops", "zero keys, moments kept", "ramp"]
 FLAGS = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 FLAGS.add_argument("sparsam"), FLAGS.add_argument("ptb"), FLAGS.add_argument("out"), FLAGS.add_argument("results")
-FLAGS.add_argument("parts", nargs="*", default=["rates", "train", "table", "plot"])
+FLAGS.add_argument("parts", nargs="*", default=["train", "table", "plot"])
 FLAGS.add_argument("--scale", type=float, default=9, help="million tokens of the first stage")
+FLAGS.add_argument("--rate", type=float, default=8e-3, help="learning rate that first stages try first")
 A = FLAGS.parse_intermixed_args()
+E, RESULTS, FIRST = Experiment(A.sparsam, A.ptb, A.out, threads=1), Results(A.results), A.scale * 1e6
 
 
-def text(part):
-    return os.path.join(A.ptb, f"ptb.{part}.txt")
+class NotMeasured(Exception):
+    """`table` and `plot` show what there is."""
 
 
 def path(name):
-    return os.path.join(A.out, name.replace(", ", "-").replace(" ", "_"))
+    return E.path(name.replace(", ", "-").replace(" ", "_"))
 
 
-def read():
-    if not os.path.exists(A.results):
-        return {"scale": A.scale, "runs": {}}
-    with open(A.results) as file:
-        return json.load(file)
-
-
-def keep(name, result):
-    results = read()
-    if results["scale"] != A.scale:
-        sys.exit(f"{A.results} was measured at --scale {results['scale']}")
-    results["runs"][name] = result
-    with open(A.results + ".partial", "w") as file:
-        json.dump(results, file, indent=1)
-        file.write("\n")
-    os.replace(A.results + ".partial", A.results)
-
-
-def sparsam(*arguments):
-    print(" ".join(["sparsam", *arguments]), file=sys.stderr, flush=True)
-    output = subprocess.run([A.sparsam, *arguments, "--json", "--quiet", "--threads", "1"], stdout=subprocess.PIPE,
-                            check=True).stdout
-    return json.loads(output)
+def runs():
+    return RESULTS.read().get("runs", {})
 
 
 def tokenizer():
     """Byte pairs of the training text, learnt once."""
     kept = path("tokenizer")
     if not os.path.exists(os.path.join(kept, "tokenizer.json")):
-        sparsam("train", "--preset", "nano", "--vocab", "1024", "--data", text("train"), "--steps", "1", "--out", kept,
-                "--overwrite")
+        E.sparsam("train", "--preset", "nano", "--vocab", "1024", "--data", E.text("train"), "--steps", "1", "--out", kept,
+                  "--overwrite")
     return kept
 
 
@@ -97,182 +83,170 @@ def shape(kind, size):
             "--hidden", str(hidden), *common]
 
 
-def steps_of(tokens):
-    return max(1, round(tokens / (BATCH * WINDOW)))
-
-
-def trained(name, how, steps, rate):
-    """Trains, or goes on. Steps of a stage, tokens so far in it and the perplexity of unseen text at them."""
-    out = path(name)
-    started = os.path.isdir(out) and any(f.startswith("checkpoint-") for f in os.listdir(out))
-    start = ["--resume"] if started else [
-        *how, "--data", text("train"), "--valid", text("valid"), "--steps", str(steps), "--batch", str(BATCH),
-        "--sequence", str(WINDOW), "--lr", rate, "--seed", "1", "--eval-every", str(max(1, steps // 5)), "--eval-tokens",
-        "16384", "--save-every", "100", "--keep", "1"]
-    run = sparsam("train", "--out", out, *start)
+def trained(name, how, tokens, rate):
+    """Trains, or goes on: what it took, and the perplexity of unseen text on the way and at the end."""
+    out, steps = path(name), max(1, round(tokens / (BATCH * WINDOW)))
+    run = E.train(out, *how, "--data", E.text("train"), "--valid", E.text("valid"), "--steps", str(steps), "--batch", str(BATCH),
+                  "--sequence", str(WINDOW), "--lr", f"{rate:g}", "--seed", "1", "--eval-every", str(max(1, steps // 10)),
+                  "--eval-tokens", "16384", "--save-every", "100", "--keep", "1")
     with open(os.path.join(out, "metrics.jsonl")) as file:
         lines = [json.loads(line) for line in file]
-    curve = [(line["tokens"], line["perplexity"]) for line in lines if "valid_loss" in line]
-    costs = sparsam("inspect", out)
-    return {"parameters": run["parameters"], "tokens": run["tokens"], "curve": curve,
-            "flops_per_token": 3 * costs["flops_per_token"], "valid": run["validation"]["perplexity"]}
+    judged = E.sparsam("eval", out, "--data", E.text("test"), "--context", str(WINDOW), "--stride", str(WINDOW // 2))
+    return {"rate": rate, "parameters": run["parameters"], "tokens": run["tokens"],
+            "curve": [(line["tokens"], line["perplexity"]) for line in lines if "valid_loss" in line],
+            "flops_per_token": 3 * E.sparsam("inspect", out)["flops_per_token"], "valid": run["validation"]["perplexity"],
+            "test": judged["perplexity"]}
 
 
-def judged(name):
-    return sparsam("eval", path(name), "--data", text("test"), "--context", str(WINDOW), "--stride",
-                   str(WINDOW // 2))["perplexity"]
+def measured(name, plan):
+    """The run of that name; plan(): how its training begins, tokens and rate."""
+    if name not in runs() and "train" not in A.parts:
+        raise NotMeasured(name)
+    return RESULTS.once(lambda: trained(name, *plan()), "runs", name)
 
 
-FIRST = A.scale * 1e6  # tokens
-KINDS = {"tokens": SIZES[0], "matrices": 80}
-
-
-def stage(runs, name, how, tokens, rate):
-    """One stage of training after those in `runs`, kept as the run `name`."""
-    if name not in read()["runs"]:
-        result = {"rate": rate, **trained(name, how() if callable(how) else how, steps_of(tokens), rate)}
-        result["test"] = judged(name)
-        keep(name, result)
-        print(name, result["test"], file=sys.stderr, flush=True)
-    return runs + [name]
-
-
-def flops(names):
-    runs = read()["runs"]
-    return sum(runs[n]["tokens"] * runs[n]["flops_per_token"] for n in names)
-
-
-def rates():
-    for kind, size in KINDS.items():
-        for rate in RATES:
-            stage([], f"first {kind} {rate}", shape(kind, size), FIRST, rate)
-
-
-def best_rate(kind):
-    return min(RATES, key=lambda rate: read()["runs"][f"first {kind} {rate}"]["valid"])
+def searched(run, kind, size, tokens, rate):
+    """The best of a run at falling rates: its name and rate."""
+    best = lowest = None
+    while True:
+        name = f"{run} at {rate:g}"
+        try:
+            valid = measured(name, lambda: (shape(kind, size), tokens(), rate))["valid"]
+        except NotMeasured:
+            if best:
+                return best
+            raise
+        if best and valid >= lowest:
+            return best
+        best, lowest, rate = (name, rate), valid, rate / 2
 
 
 def first(kind):
-    return [f"first {kind} {best_rate(kind)}"]
+    return searched(f"first {kind}", kind, {"tokens": SIZES[0], "matrices": 80}[kind], lambda: FIRST, A.rate)
 
 
 def grown(name, before, arguments):
     if not os.path.exists(os.path.join(path(name), "config.json")):
-        sparsam("grow", path(before), *arguments, "--out", path(name))
+        E.sparsam("grow", path(before), *arguments, "--out", path(name))
     return ["--from", path(name)] + (["--optimizer", "keep"] if "keep" in arguments else [])
 
 
 def chain(way):
-    names = first("tokens")
+    before, rate = first("tokens")
+    names = [before]
     for size in SIZES[1:]:
         arguments = ["--to-tokens", f"attention:{size},mlp:{4 * size}", *WAYS[way]]
-        names = stage(names, f"{way} {size}", lambda: grown(f"grown {way} {size}", names[-1], arguments), FIRST / 3,
-                      best_rate("tokens"))
+        name = f"{way} {size} at {rate:g}"
+        measured(name, lambda: (grown("grown " + name, names[-1], arguments), FIRST / 3, rate))
+        names.append(name)
     return names
+
+
+def flops(names):
+    known = runs()
+    return sum(known[name]["tokens"] * known[name]["flops_per_token"] for name in names)
 
 
 def flops_per_token(kind, size):
     """Of a model that is not trained yet."""
     name = f"shape {kind} {size}"
     if not os.path.exists(path(name)):
-        sparsam("train", *shape(kind, size), "--data", text("valid"), "--steps", "1", "--batch", "1", "--out", path(name))
-    return 3 * sparsam("inspect", path(name))["flops_per_token"]
-
-
-def at_rates(run, kind):
-    """Names of the run at the architecture's rate, a half and a quarter of it."""
-    return {f"{run} at {rate:g}": f"{rate:g}" for rate in (float(best_rate(kind)) / part for part in [1, 2, 4])}
-
-
-def scratch(run, kind, size, how):
-    for name, rate in at_rates(run, kind).items():
-        if "train" in A.parts and name not in read()["runs"]:
-            whole = flops(chain("zero keys"))
-            tokens = 2 * FIRST if how == "same tokens" else whole / flops_per_token(kind, size)
-            stage([], name, shape(kind, size), tokens, rate)
-    runs = read()["runs"]
-    return [min((name for name in at_rates(run, kind) if name in runs), key=lambda name: runs[name]["valid"])]
+        E.sparsam("train", *shape(kind, size), "--data", E.text("valid"), "--steps", "1", "--batch", "1", "--out", path(name))
+    return 3 * E.sparsam("inspect", path(name))["flops_per_token"]
 
 
 def cloned():
-    names = first("matrices")
-    if "cloned" in read()["runs"]:
-        return names + ["cloned"]
-    left = (flops(chain("zero keys")) - flops(names)) / flops_per_token("matrices", 160)
-    return stage(names, "cloned", grown("grown cloned", names[-1], ["--dim", "2x"]), left, best_rate("matrices"))
+    before, rate = first("matrices")
+    name = f"cloned at {rate:g}"
+    left = lambda: (flops(chain("zero keys")) - flops([before])) / flops_per_token("matrices", 160)
+    measured(name, lambda: (grown("grown " + name, before, ["--dim", "2x"]), left(), rate))
+    return [before, name]
+
+
+def from_scratch(run):
+    start, budget = run.split(", ")
+    kind, size = STARTS[start]
+    if budget == "same tokens":
+        rate, tokens = runs()[from_scratch(f"{start}, same flops")[0]]["rate"], lambda: 2 * FIRST
+    else:
+        rate, tokens = first(kind)[1], lambda: flops(chain("zero keys")) / flops_per_token(kind, size)
+    return [searched(run, kind, size, tokens, rate)[0]]
 
 
 def names_of(run):
     """The stages of a run, trained if they are not."""
-    if run in WAYS:
-        return chain(run)
-    if run == "cloned":
-        return cloned()
-    start, how = run.split(", ")
-    return scratch(run, *(("tokens", SIZES[-1]) if start == "scratch" else ("matrices", 160)), how)
+    return chain(run) if run in WAYS else cloned() if run == "cloned" else from_scratch(run)
 
 
 def train():
+    if RESULTS.once(lambda: A.scale, "scale") != A.scale:
+        sys.exit(f"{A.results} was measured at another --scale")
     for run in ORDER:
         names_of(run)
 
 
 def finished():
-    """Runs whose last stage is there, at one rate at least."""
-    runs = read()["runs"]
-    ends = lambda run: f"{run} {SIZES[-1]}" if run in WAYS else run if run == "cloned" else f"{run} at "
-    return [run for run in ORDER if any(name.startswith(ends(run)) for name in runs)]
+    """The stages of what is there."""
+    found = {}
+    for run in ORDER:
+        try:
+            found[run] = names_of(run)
+        except NotMeasured:
+            pass
+    return found
 
 
-def needed(points, perplexity):
-    """Flops to a perplexity: a line through the logarithms of the two runs (flops, perplexity) nearest to it."""
-    (x0, y0), (x1, y1) = [(math.log(x), math.log(y)) for x, y in sorted(points)[:2]]
-    return math.exp(x0 + (math.log(perplexity) - y0) * (x1 - x0) / (y1 - y0))
+def curve(names):
+    """(flops, perplexity of the validation text) on the way."""
+    points, spent, known = [], 0, runs()
+    for run in (known[name] for name in names):
+        points += [(spent + tokens * run["flops_per_token"], perplexity) for tokens, perplexity in run["curve"]]
+        spent += run["tokens"] * run["flops_per_token"]
+    return points
+
+
+def cost(points, perplexity):
+    """Flops to a perplexity, on a line between logarithms of the points around it; infinite where it is not reached."""
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        if y1 <= perplexity < y0:
+            return x0 + (math.log(y0 / perplexity)) / math.log(y0 / y1) * (x1 - x0)
+    return math.inf
 
 
 def table():
-    runs = read()["runs"]
-    print("| run | parameters | tokens | training flops | validation | test |")
-    print("|---|---:|---:|---:|---:|---:|")
-    ends = {}
-    for run in finished():
-        names = names_of(run)
+    known, found = runs(), finished()
+    print("| run | parameters | learning rate | tokens | training flops | validation | test |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for run, names in found.items():
         for i, name in enumerate(names):
             if i + 1 < len(names) and run != "zero keys":
                 continue
-            spent = flops(names[: i + 1])
-            tokens = sum(runs[n]["tokens"] for n in names[: i + 1])
+            tokens = sum(known[n]["tokens"] for n in names[: i + 1])
             label = run if i + 1 == len(names) else f"{run}: stage {i + 1}"
-            print(f"| {label} | {runs[name]['parameters']:,} | {tokens / 1e6:.2f} M | {spent:.3g} |"
-                  f" {runs[name]['valid']:.2f} | {runs[name]['test']:.2f} |")
-            ends[run] = (spent, runs[name]["test"])
-    for start in ["scratch", "transformer"]:
-        both = [ends[f"{start}, {how}"] for how in ["same flops", "same tokens"] if f"{start}, {how}" in ends]
-        if len(both) == 2:
-            for run in ["zero keys", "published", "cloned"]:
-                if run in ends:
-                    print(f"\n{run}: {ends[run][0]:.3g} flops; {start} to the same perplexity of the test text:"
-                          f" {needed(both, ends[run][1]):.3g}", end="")
-    print()
+            print(f"| {label} | {known[name]['parameters']:,} | {float(known[name]['rate']):g} | {tokens / 1e6:.2f} M |"
+                  f" {flops(names[: i + 1]):.3g} | {known[name]['valid']:.1f} | {known[name]['test']:.1f} |")
+
+    def part(points, perplexity, whole):
+        flops_to = cost(points, perplexity)
+        return "not reached" if flops_to == math.inf else f"{flops_to / whole:.0%}"
+
+    for way in [w for w in WAYS if w in found]:
+        print(f"\n| beside {way} | ends at | {way} reaches that for | reaches the end of {way} for |\n|---|---:|---:|---:|")
+        for run in [r for r in found if r not in WAYS]:
+            end, last = (known[found[r][-1]]["valid"] for r in (run, way))
+            print(f"| {run} | {end:.1f} | {part(curve(found[way]), end, flops(found[run]))} |"
+                  f" {part(curve(found[run]), last, flops(found[way]))} |")
 
 
 def plot():
-    runs = read()["runs"]
-    lines = {}
-    for run in finished():
-        points, spent = [], 0
-        for name in names_of(run):
-            cost = runs[name]["flops_per_token"]
-            points += [(spent + tokens * cost, perplexity) for tokens, perplexity in runs[name]["curve"]]
-            spent += runs[name]["tokens"] * cost
-        lines[run] = points
     with open(A.results.replace(".json", ".svg"), "w") as file:
-        file.write(svg(lines))
+        file.write(svg({run: curve(names) for run, names in finished().items()}))
 
 
 def svg(lines):
-    width, height, left, bottom, colours = 760, 460, 64, 48, ["#1b6ca8", "#d1495b", "#66a182", "#edae49", "#7d5ba6",
-                                                             "#2e4057", "#8d96a3", "#c06e52", "#00798c"]
+    width, height, left, bottom = 760, 460, 64, 48
+    colours = ["#1b6ca8", "#d1495b", "#66a182", "#edae49", "#7d5ba6", "#2e4057", "#8d96a3", "#c06e52", "#00798c", "#9bc53d",
+               "#e36bae"]
     every = [p for points in lines.values() for p in points]
     most, low = max(x for x, _ in every), min(y for _, y in every) * 0.97
     high = min(max(y for _, y in every), 5 * low)  # the beginning is cut off
@@ -297,6 +271,5 @@ def svg(lines):
 
 
 if __name__ == "__main__":
-    os.makedirs(A.out, exist_ok=True)
     for part in A.parts:
-        {"rates": rates, "train": train, "table": table, "plot": plot}[part]()
+        {"train": train, "table": table, "plot": plot}[part]()

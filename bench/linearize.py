@@ -21,7 +21,7 @@ import shutil
 import struct
 import sys
 
-from experiment import Experiment, Results, interrupted
+from experiment import Experiment, Results
 
 STEPS, HEAL_STEPS, FIT_TOKENS, PERCENTS = 432, 60, 80_000, [25, 50, 75]
 WAYS = {  # how layers are replaced
@@ -29,7 +29,7 @@ WAYS = {  # how layers are replaced
     "state alone, decay": ["--window", "0", "--decay"],
 }
 PERCENTS_OF = {"state alone, decay": [25]}  # where not all
-E, RESULTS = Experiment(*sys.argv[1:4]), Results(sys.argv[4])
+E, RESULTS = Experiment(*sys.argv[1:4], threads=1), Results(sys.argv[4])
 
 
 def path(*names):
@@ -40,18 +40,13 @@ def once(name, measure):
     return RESULTS.once(measure, name)
 
 
-def sparsam(*arguments):
-    return E.sparsam(*arguments, "--threads", "1")
-
-
 def perplexity(model):
-    return sparsam("eval", model, "--data", E.beginning("test", 100_000), "--context", "256", "--stride", "128")["perplexity"]
+    return E.sparsam("eval", model, "--data", E.beginning("test", 100_000), "--context", "256", "--stride", "128")["perplexity"]
 
 
 def trained(out, *how):
-    sparsam("train", "--out", out, *(["--resume"] if interrupted(out) else [
-        *how, "--data", E.text("train"), "--valid", E.text("valid"), "--sequence", "256", "--batch", "16", "--seed", "1",
-        "--eval-every", "100000", "--eval-tokens", "20000", "--save-every", "100", "--keep", "1"]))
+    E.train(out, *how, "--data", E.text("train"), "--valid", E.text("valid"), "--sequence", "256", "--batch", "16", "--seed",
+            "1", "--eval-every", "100000", "--eval-tokens", "20000", "--save-every", "100", "--keep", "1")
     return out
 
 
@@ -88,21 +83,17 @@ def manifest(model):
 
 
 def replace():
-    scores = path("scores.json")
-    if not os.path.exists(scores):
-        with open(scores, "w") as file:
-            json.dump(sparsam("score", path("model"), "--data", E.text("valid"), "--tokens", "16384"), file)
-    with open(scores) as file:
-        attention = [s for s in json.load(file)["sublayers"] if s["kind"] == "attention"]
+    scores = E.run("scores", "score", path("model"), "--data", E.text("valid"), "--tokens", "16384")
+    attention = [s for s in scores["sublayers"] if s["kind"] == "attention"]
     order = [str(s["layer"]) for s in sorted(attention, key=lambda s: s["score"])]
     for percent in PERCENTS:
         layers = sorted(order[:len(order) * percent // 100], key=int)
-        judged(f"drop {percent}", path("drop", percent), lambda out: sparsam(
+        judged(f"drop {percent}", path("drop", percent), lambda out: E.sparsam(
             "drop", path("model"), "--list", ",".join("attn:" + l for l in layers), "--out", out))
         for way, how in WAYS.items():
             if percent not in PERCENTS_OF.get(way, PERCENTS):
                 continue
-            judged(f"{way} {percent}", path(way, percent), lambda out: sparsam(
+            judged(f"{way} {percent}", path(way, percent), lambda out: E.sparsam(
                 "linearize", path("model"), "--layers", ",".join(layers), *how, "--data", E.text("train"), "--sequence",
                 "256", "--fit-tokens", str(FIT_TOKENS), "--out", out))
 
