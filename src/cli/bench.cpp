@@ -7,6 +7,7 @@
 #include "base/threads.h"
 #include "cli/common.h"
 #include "measure/speed.h"
+#include "model/hugging_face.h"
 #include "ops/decorators.h"
 #include "train/speed.h"
 
@@ -161,17 +162,6 @@ void plant(Config& config, double active, i64 key_blocks) {
       }
     }
   }
-}
-
-Json crossovers_json(const std::vector<Crossover>& crossovers) {
-  Json json = Json::array();
-  for (const Crossover& c : crossovers)
-    json.push_back({{"type", name_of(c.dtype)},
-                    {"rows", c.rows},
-                    {"cols", c.cols},
-                    {"one_row", c.fractions[0]},
-                    {"several_rows", c.fractions[1]}});
-  return json;
 }
 
 Exit bench_sparse(const BenchFlags& flags, const Common& common) {

@@ -414,7 +414,11 @@ TEST_F(CliTest, ThresholdsOfInputsAreFoundStoredAndUsed) {
     EXPECT_GT(report["inputs"][1]["speedup_bound"].get<double>(), report["inputs"][0]["speedup_bound"].get<double>());
     const double dense = json_of("eval @model --data @held-out.txt")["perplexity"].get<double>();
     EXPECT_NE(json_of("eval @" + allocation + " --data @held-out.txt")["perplexity"].get<double>(), dense);
-    EXPECT_EQ(run("generate @" + allocation + " --prompt the --tokens 3 --temperature 0").code, 0);
+    EXPECT_FALSE(Json::parse(read_text(folder / allocation / "config.json"))["sparsam"]["crossovers"].empty());
+    const std::string generate = "generate @" + allocation + " --prompt the --tokens 40 --seed 3";
+    const auto first = run(generate), again = run(generate);  // another process: the same bits
+    EXPECT_EQ(first.code, 0) << first.err;
+    EXPECT_EQ(first.out, again.out);
   }
   const Json budget = json_of(common + "--ppl 5 --allocation uniform");
   EXPECT_LE(budget["inputs"][0]["perplexity"].get<double>(), 1.05 * budget["dense_perplexity"].get<double>());
@@ -609,6 +613,7 @@ TEST_F(CliTest, ProbesRecall) {
   EXPECT_EQ(found["recall"][1]["pairs"], 8);
   EXPECT_EQ(found["recall"][1]["asked"], 32);
   EXPECT_EQ(json_of(tiny + "--steps 3 --mixer lse")["recall"], found["recall"]);
+  EXPECT_EQ(json_of(tiny + "--steps 4 --curriculum")["tokens"], 2 * (2 * 16) + 2 * (2 * 32));
   EXPECT_THAT(error_of(tiny + "--steps 3 --sequence 31", 2), HasSubstr("--sequence is 31, expected at least 32"));
   EXPECT_THAT(error_of("recall --steps 1 --pairs 128", 2), HasSubstr("--pairs is 128, expected 4 to 127"));
   EXPECT_THAT(error_of(tiny, 2), HasSubstr("--steps"));

@@ -138,7 +138,7 @@ Exit run_input_sparsity(const SparsityFlags& flags, const OpenModel& open, const
                         {"model", open.path},
                         {"point", point_json(report.points[stored], open.model, report.by_target)},
                         {"sparsity", json}};
-    save_output(model, open.tokenizer, open.path, flags.out, manifest);
+    save_thinner(std::move(model), open, flags, manifest);
   }
   if (common.json)
     print_json(json);

@@ -232,7 +232,7 @@ Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
                         {"model", open.path},
                         {"point", point_json(point, "cett")},
                         {"sparsity", report_json(report, open.model, windows)}};
-    save_output(truncated(open.model, point.sites), open.tokenizer, open.path, flags.out, manifest);
+    save_thinner(truncated(open.model, point.sites), open, flags, manifest);
   }
   if (common.json)
     print_json(report_json(report, open.model, windows));
@@ -242,6 +242,12 @@ Exit run_sparsity(const SparsityFlags& flags, const Common& common) {
 }
 
 }  // namespace
+
+void save_thinner(Model model, const OpenModel& open, const SparsityFlags& flags, const Json& manifest) {
+  const auto backend = make_backend(flags.model.backend);
+  model.config.crossovers = SparseLayers(model, *backend, true).measure_input_crossovers(*backend);
+  save_output(model, open.tokenizer, open.path, flags.out, manifest);
+}
 
 void add_sparsity(CLI::App& program, Command& command) {
   const auto flags = std::make_shared<SparsityFlags>();

@@ -30,6 +30,9 @@ struct SparsityFlags : HeldOutFlags {
   BlockFlags blocks;
 };
 
+// Writes --out: the model with thresholds, and from which live fraction on its weights are read as a whole here.
+void save_thinner(Model model, const OpenModel& open, const SparsityFlags& flags, const Json& manifest);
+
 // `stored`: which of the targets, or else percentages, is written to --out.
 Exit run_input_sparsity(const SparsityFlags& flags, const OpenModel& open, const WindowOptions& windows,
                         const std::vector<TokenText>& calibration, const std::vector<TokenText>& held_out,

@@ -90,6 +90,7 @@ std::vector<ParameterTokens*> all_tokens(Layer& layer) {
 Config without_thresholds(Config config) {
   config.truncation.clear();
   config.inputs = {};
+  config.crossovers.clear();
   for (Layer& layer : config.layers)
     for (ParameterTokens* tokens : all_tokens(layer)) tokens->truncation = {}, tokens->blocks = {};
   return config;
@@ -221,6 +222,11 @@ void check_inputs(const Config& config, const std::string& where) {
     if (inputs.layers[i].down > 0 && std::holds_alternative<ParameterTokens>(config.layers[i].mlp))
       fail("{}: a threshold of what down reads for layer {}, which has parameter tokens and no such projection", where,
            i);
+  for (const Crossover& c : config.crossovers)
+    for (const float fraction : c.fractions)
+      if (!(fraction >= 0 && fraction <= 1))
+        fail("{}: weights ({}, {}) are read as a whole from {} on, expected a fraction of 0 to 1", where, c.rows,
+             c.cols, fraction);
 }
 
 // Of encoders and classifiers.
@@ -313,6 +319,7 @@ void make_constant_cost(Config& config, const Architecture& a) {
                                .log_values = a.log_values,
                                .key_cap = a.key_cap,
                                .head_scale = a.head_scale,
+                               .initial_scale = a.initial_scale,
                                .decay = a.decay,
                                .convolution = a.convolution,
                                .window = a.window,
@@ -326,7 +333,6 @@ void make_constant_cost(Config& config, const Architecture& a) {
 
 Config make_config(const Architecture& a) {
   const auto positive = [](const char* flag, i64 value) {
-                               .initial_scale = a.initial_scale,
     if (value <= 0) fail_usage("--{} is {}, expected 1 or more", flag, value);
   };
   positive("vocab", a.vocab), positive("context", a.context), positive("dim", a.dim), positive("heads", a.heads);

@@ -89,6 +89,7 @@ struct LogSumExpAttention {
   bool log_values = false;  // values and what comes out are logarithms
   float key_cap = 0;        // keys become cap tanh(k / cap); 0: no limit
   bool head_scale = false;  // a learned factor of each head's q and k
+  float initial_scale = 1;  // with which these factors begin
   bool decay = false;       // a learned decay of each channel of the state at each token
   i64 convolution = 0;      // taps of a depthwise convolution of q, k and v over the past; 0: none
   i64 window = 0;           // tokens of exact softmax attention, mixed with the state by a learned share; 0: none
@@ -102,7 +103,6 @@ struct LogSumExpAttention {
   i64 values_of_head() const { return value_dim ? value_dim : head_dim; }
   i64 features() const { return feature_dim ? feature_dim : head_dim; }
   i64 state_elements() const;  // of one session: numbers in f32, and of the window's cache two for each position
-  float initial_scale = 1;  // with which these factors begin
   bool operator==(const LogSumExpAttention&) const = default;
 };
 struct Mlp {  // down(f(up x))
@@ -186,6 +186,15 @@ struct Rotary {
   bool operator==(const Rotary&) const = default;
 };
 
+// From which fraction of what counts on a weight of one shape and number format is read as a whole in decoding, as it
+// was measured: for one row and for several (model/crossover.h).
+struct Crossover {
+  DType dtype = DType::f32;
+  i64 rows = 0, cols = 0;
+  std::array<float, 2> fractions{1, 1};
+  bool operator==(const Crossover&) const = default;
+};
+
 struct Config {
   i64 vocab = 0, dim = 0;
   bool causal = true;                    // tokens see those before them; else an encoder, whose tokens see all
@@ -201,6 +210,9 @@ struct Config {
   std::vector<Layer> layers = {};
   std::vector<Truncation> truncation = {};  // (L) of the layers' MLPs of neurons; empty: none
   InputSparsity inputs = {};                // of the projections
+  // Of weights whose live inputs alone are read, where it was measured as thresholds were chosen. It stays with the
+  // model, since both ways of reading add in different orders: results repeat bit for bit.
+  std::vector<Crossover> crossovers = {};
   bool operator==(const Config&) const = default;
 };
 
@@ -255,6 +267,7 @@ struct Architecture {
     f("log-values", "lse: values and results are logarithms, the published form", a.log_values...);
     f("key-cap", "lse: soft limit of keys, cap tanh(k / cap) (0: none)", a.key_cap...);
     f("head-scale", "lse: a learned factor of each head's queries and keys", a.head_scale...);
+    f("initial-scale", "lse: with what the factors of --head-scale begin", a.initial_scale...);
     f("decay", "lse: a learned decay of each channel of the state", a.decay...);
     f("shared-window", "lse: one sum of weights of window and state, which takes in what left the window",
       a.shared_window...);
@@ -280,7 +293,6 @@ struct Architecture {
     f("tied", "the head is the token embedding", a.tied...);
   }
 };
-    f("initial-scale", "lse: with what the factors of --head-scale begin", a.initial_scale...);
 
 // Checks every field against the others; a value that cannot be is an Error that names the field and `where`.
 void validate(const Config& config, const std::string& where);

@@ -60,6 +60,7 @@ Json log_sum_exp_json(const Layer& layer) {
             {"qkv_bias", a.qkv_bias},     {"out_bias", a.out_bias}, {"log_values", a.log_values},
             {"head_scale", a.head_scale}, {"decay", a.decay}};
   if (a.value_dim) json["value_dim"] = a.value_dim;
+  if (a.initial_scale != 1) json["initial_scale"] = shortest(a.initial_scale);
   if (a.key_cap != 0) json["key_cap"] = shortest(a.key_cap);
   if (a.convolution) json["convolution"] = a.convolution;
   if (a.window) json["window"] = a.window;
@@ -67,7 +68,6 @@ Json log_sum_exp_json(const Layer& layer) {
   if (a.feature_dim) json["feature_dim"] = a.feature_dim;
   if (a.output_glu) json["output_glu"] = true;
   return json;
-  if (a.initial_scale != 1) json["initial_scale"] = shortest(a.initial_scale);
 }
 
 LogSumExpAttention log_sum_exp_from(Fields f) {
@@ -80,6 +80,7 @@ LogSumExpAttention log_sum_exp_from(Fields f) {
                              .log_values = f.required<bool>("log_values"),
                              .key_cap = f.or_default<float>("key_cap", 0),
                              .head_scale = f.required<bool>("head_scale"),
+                             .initial_scale = f.or_default<float>("initial_scale", 1),
                              .decay = f.required<bool>("decay"),
                              .convolution = f.or_default<i64>("convolution", 0),
                              .window = f.or_default<i64>("window", 0),
@@ -87,7 +88,6 @@ LogSumExpAttention log_sum_exp_from(Fields f) {
                              .feature_dim = f.or_default<i64>("feature_dim", 0),
                              .output_glu = f.or_default<bool>("output_glu", false)};
   f.finish();
-                             .initial_scale = f.or_default<float>("initial_scale", 1),
   return a;
 }
 
@@ -320,6 +320,34 @@ InputSparsity read_inputs(Fields& fields) {
   return inputs;
 }
 
+Json crossovers_json(const std::vector<Crossover>& crossovers) {
+  Json json = Json::array();
+  for (const Crossover& c : crossovers)
+    json.push_back({{"type", name_of(c.dtype)},
+                    {"rows", c.rows},
+                    {"cols", c.cols},
+                    {"one_row", shortest(c.fractions[0])},
+                    {"several_rows", shortest(c.fractions[1])}});
+  return json;
+}
+
+std::vector<Crossover> read_crossovers(Fields& fields) {
+  std::vector<Crossover> crossovers;
+  if (!fields.find("crossovers")) return crossovers;
+  for (const Json& item : fields.required<std::vector<Json>>("crossovers")) {
+    Fields f(item, fmt::format("{}.crossovers[{}]", fields.where(), crossovers.size()));
+    const auto type = f.required<std::string>("type");
+    const auto dtype = dtype_from_name(type);
+    if (!dtype) fail("{}.type: \"{}\" is no number format of weights", f.where(), type);
+    crossovers.push_back({.dtype = *dtype,
+                          .rows = f.required<i64>("rows"),
+                          .cols = f.required<i64>("cols"),
+                          .fractions = {f.required<float>("one_row"), f.required<float>("several_rows")}});
+    f.finish();
+  }
+  return crossovers;
+}
+
 void read_description(const Json& json, const std::string& where, Config& config) {
   Fields fields(json, where);
   if (const i64 version = fields.required<i64>("version"); version != 1)
@@ -357,6 +385,7 @@ void read_description(const Json& json, const std::string& where, Config& config
     config.layers.push_back(layer_from(layers[i], fmt::format("{}.layers[{}]", where, i)));
   config.truncation = read_truncation(fields);
   config.inputs = read_inputs(fields);
+  config.crossovers = read_crossovers(fields);
   fields.finish();
 }
 

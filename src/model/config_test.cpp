@@ -208,6 +208,7 @@ TEST(Config, ThresholdsOfInputsStandBesideWhatAFamilySays) {
   config.inputs.dense_positions = 4;
   config.inputs.layers.resize(config.layers.size());
   config.inputs.layers.back() = {.qkv = 0.1f, .o = 0, .up = 0.3f, .down = 1e-3f};
+  config.crossovers = {{.dtype = DType::q8_0, .rows = 64, .cols = 32, .fractions = {0.73f, 1}}};
   const Json json = to_json(config);
   EXPECT_EQ(json["model_type"], "llama");
   EXPECT_EQ(config_from_json(json, "config.json"), config);
@@ -228,6 +229,15 @@ TEST(Config, ThresholdsOfInputsStandBesideWhatAFamilySays) {
   EXPECT_THAT(refusal([](Json& j) { j["layers"].back()["up"] = 1e39; }), HasSubstr("up"));
   EXPECT_THAT(refusal([](Json& j) { j["layers"].back()["down"] = "much"; }), HasSubstr("down"));
   EXPECT_THAT(refusal([](Json& j) { j["layers"].back()["gate"] = 0.5; }), HasSubstr("gate"));
+  const auto refused = [&](auto&& change) {
+    Json wrong = json;
+    change(wrong["sparsam"]["crossovers"][0]);
+    return error_of([&] { config_from_json(wrong, "config.json"); });
+  };
+  EXPECT_THAT(refused([](Json& j) { j["type"] = "q9"; }), HasSubstr("\"q9\""));
+  EXPECT_THAT(refused([](Json& j) { j["one_row"] = 1.5; }), HasSubstr("1.5"));
+  EXPECT_THAT(refused([](Json& j) { j.erase("several_rows"); }), HasSubstr("several_rows"));
+  EXPECT_THAT(refused([](Json& j) { j["columns"] = 3; }), HasSubstr("columns"));
   config.inputs.layers[0].o = std::nanf("");
   EXPECT_THAT(error_of([&] { validate(config, "config.json"); }), HasSubstr("\"o\""));
 }

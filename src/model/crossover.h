@@ -1,8 +1,10 @@
-// Where skipping rows of a weight stops being faster than reading all of it.
+// Where skipping what does not count of a weight stops being faster than reading all of it.
 #pragma once
 
 #include <span>
+#include <utility>
 
+#include "model/config.h"
 #include "ops/ops.h"
 
 namespace sparsam {
@@ -12,10 +14,12 @@ namespace sparsam {
 // fractions, interpolated. It takes about forty readings of one weight.
 float selection_crossover(std::span<const Matrix> weights, i64 rows, Backend& backend);
 
-// The fraction of live inputs above which Matmul is faster than SkippingMatmul, 1: nowhere. The two add in different
-// orders, so this is a rule and nothing that is measured anew: results repeat bit for bit. Measured on two cores of a
-// Xeon (docs/sparsity.md): skipping reads on where rows are long; the dense product of q4_0, and of several rows of x,
-// is bound by arithmetic, of which skipping needs less.
-float skipping_crossover(const InputMajor& weight, i64 rows);
+// The same for the fraction of live inputs, Matmul and SkippingMatmul.
+float skipping_crossover(std::span<const std::pair<Matrix, InputMajor>> weights, i64 rows, Backend& backend);
+
+// That which the model brings with it for such a weight; else a rule, made from measurements on two cores of a Xeon
+// (docs/sparsity.md): skipping reads on where rows are long, and for several rows of x, of which it needs less
+// arithmetic. Nothing that is measured anew: the two products add in different orders, and results repeat bit for bit.
+float skipping_crossover(const Config& config, const InputMajor& weight, i64 rows);
 
 }  // namespace sparsam

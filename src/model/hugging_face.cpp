@@ -111,6 +111,7 @@ HuggingFaceModel read_hugging_face(const Json& json, const std::string& where) {
     if (!own.find("version")) {
       model.config.truncation = read_truncation(own);
       model.config.inputs = read_inputs(own);
+      model.config.crossovers = read_crossovers(own);
       own.finish();
     }
   }

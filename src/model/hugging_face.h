@@ -42,6 +42,9 @@ std::vector<Truncation> read_truncation(Fields& fields);
 // "inputs": {"dense_positions", "layers": [null or {"qkv", "o", "up", "down"}, ...]}, the thresholds of inputs.
 Json inputs_json(const InputSparsity& inputs);
 InputSparsity read_inputs(Fields& fields);
+// "crossovers": [{"type", "rows", "cols", "one_row", "several_rows"}, ...].
+Json crossovers_json(const std::vector<Crossover>& crossovers);
+std::vector<Crossover> read_crossovers(Fields& fields);
 // A float as the shortest decimal that reads back as it: 1e-05, not 9.999999747378752e-06.
 double shortest(float value);
 

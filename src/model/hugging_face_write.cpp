@@ -173,6 +173,7 @@ Json to_json(const Config& config) {
   Json json = family_json(config);
   if (!config.truncation.empty()) json["sparsam"]["truncation"] = truncation_json(config.truncation);
   if (config.inputs.active()) json["sparsam"]["inputs"] = inputs_json(config.inputs);
+  if (!config.crossovers.empty()) json["sparsam"]["crossovers"] = crossovers_json(config.crossovers);
   return json;
 }
 

@@ -38,6 +38,7 @@ SparseLayers::SparseLayers(const Model& model, Backend& backend, bool skip) {
     if (!skip || weight.empty() || !InputMajor::holds(weight.dtype)) return;
     Buffer& buffer = buffers_.emplace_back(InputMajor::bytes_for(weight.dtype, weight.cols, weight.rows));
     result = input_major(weight, buffer.bytes());
+    stored_.emplace_back(weight, result);
   };
   const auto norms_of = [&](const Matrix& outputs) {
     Buffer& buffer = buffers_.emplace_back(outputs.cols * static_cast<i64>(sizeof(float)));
@@ -100,6 +101,19 @@ void SparseLayers::find_crossovers(const Model& model, Backend& backend) {
   }
 }
 
+std::vector<Crossover> SparseLayers::measure_input_crossovers(Backend& backend) const {
+  std::map<std::tuple<DType, i64, i64>, std::vector<std::pair<Matrix, InputMajor>>> shapes;
+  for (const auto& weight : stored_)
+    shapes[{weight.first.dtype, weight.first.rows, weight.first.cols}].push_back(weight);
+  std::vector<Crossover> found;
+  for (const auto& [shape, weights] : shapes) {
+    const auto& [dtype, rows, cols] = shape;
+    found.push_back(
+        {dtype, rows, cols, {skipping_crossover(weights, 1, backend), skipping_crossover(weights, 4, backend)}});
+  }
+  return found;
+}
+
 i64 SparseLayers::bytes() const {
   i64 total = 0;
   for (const Buffer& buffer : buffers_) total += buffer.size();
@@ -149,7 +163,7 @@ Out<float, 2> sparse_forward(const Execution& e, const LinearParams<Matrix>& w, 
                                .t = by_input,
                                .bias = as_vector(w.bias),
                                .w = w.weight,
-                               .crossover = skipping_crossover(by_input, x.shape(0))});
+                               .crossover = skipping_crossover(e.config, by_input, x.shape(0))});
   return y;
 }
 

@@ -36,13 +36,6 @@ bool gives_zeros(Function function);
 // Whether so few rows are worth skipping anything: of more, nearly all is wanted by one.
 constexpr bool are_few(i64 rows) { return rows <= 8; }
 
-// For weights of one shape and number format, as up projections: for one row of x and for several.
-struct Crossover {
-  DType dtype;
-  i64 rows, cols;
-  std::array<float, 2> fractions;
-};
-
 class SparseLayers {
  public:
   SparseLayers() = default;
@@ -56,12 +49,15 @@ class SparseLayers {
   const SparseLayer* of(size_t layer) const { return layers_.empty() ? nullptr : &layers_[layer]; }
   i64 bytes() const;
   i64 choosing_bytes() const;  // that a token reads beside its weights, to choose blocks of keys
-  const std::vector<Crossover>& crossovers() const { return crossovers_; }
+  const std::vector<Crossover>& crossovers() const { return crossovers_; }  // of up projections
+  // For Config::crossovers, of all weights that are stored by inputs: takes some forty readings of each shape.
+  std::vector<Crossover> measure_input_crossovers(Backend& backend) const;
 
  private:
   std::vector<Buffer> buffers_;
   std::vector<SparseLayer> layers_;  // (L) or empty
   std::vector<Crossover> crossovers_;
+  std::vector<std::pair<Matrix, InputMajor>> stored_;  // the same weights
 };
 
 // Leaves small inputs out in place: x_j = 0 where |x_j| < threshold, but for rows of the first positions.
