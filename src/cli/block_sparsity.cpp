@@ -2,7 +2,6 @@
 #include <cmath>
 
 #include "base/progress.h"
-#include "cli/output.h"
 #include "cli/sparsity.h"
 #include "levers/sort_tokens.h"
 #include "model/key_blocks.h"

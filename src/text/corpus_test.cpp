@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/test_support.h"
 #include "text/story.h"
 #include "text/story_words.h"
 
@@ -26,7 +27,7 @@ TEST(Corpus, ParserFindsTheBitsOfTheGenerator) {
 TEST(Corpus, ExpectationsAreTheMeans) {
   const StoryExpectation exact = expected_story();
   StoryGenerator generator(2);
-  constexpr int count = 20000;
+  constexpr int count = sanitized ? 5000 : 20000;
   const double expected[3] = {exact.bits, exact.bytes, exact.words};
   double sum[3] = {}, squares[3] = {};
   for (int i = 0; i < count; ++i) {
