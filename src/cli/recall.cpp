@@ -12,11 +12,12 @@ struct RecallFlags {
   std::function<void(Architecture&)> architecture;
   std::function<void(Recipe&)> recipe;
   i64 pairs = RecallProbe().pairs, sequences = RecallProbe().sequences;
+  bool curriculum = false;
 };
 
 Exit run_recall(const RecallFlags& flags, const Common& common) {
   const RunOptions options = RunOptions::of_preset(flags.preset);
-  RecallProbe probe{options.architecture, options.recipe, flags.pairs, flags.sequences};
+  RecallProbe probe{options.architecture, options.recipe, flags.pairs, flags.sequences, flags.curriculum};
   flags.architecture(probe.architecture), flags.recipe(probe.recipe);
   probe.recipe.seed = static_cast<i64>(common.seed);
   const Recipe& recipe = probe.recipe;
@@ -65,6 +66,7 @@ void add_recall(CLI::App& program, Command& command) {
   verb->add_option("--sequences", flags->sequences, "sequences of each number of pairs to judge by")
       ->check(in_range(1, i64{1} << 20))
       ->capture_default_str();
+  verb->add_flag("--curriculum", flags->curriculum, "begin with the fewest pairs in the shortest sequences");
   flags->recipe = add_fields<Recipe>(*verb, "Training");
   flags->architecture = add_fields<Architecture>(*verb, "Shape (over the preset's)");
   add_example(verb, "sparsam recall --layers 2 --dim 64 --heads 2 --mixer lse --decay --steps 2000");

@@ -5,6 +5,20 @@
 
 namespace sparsam {
 
+namespace {
+
+// The samples of S parts of the training, one for each number of pairs: part i mixes the i + 1 least, in sequences as
+// short as they allow, the last part in those of full length.
+std::vector<SampleSource> parts_of(u64 seed, const std::vector<i64>& pairs, i64 length) {
+  std::vector<SampleSource> parts;
+  for (auto end = pairs.begin() + 1; end <= pairs.end(); ++end)
+    parts.push_back(
+        recall_samples(seed, {pairs.begin(), end}, end == pairs.end() ? length : recall_length(*(end - 1)), 0).read);
+  return parts;
+}
+
+}  // namespace
+
 RecallResult probe_recall(const RecallProbe& probe, Backend& backend,
                           const std::function<void(const StepMetrics&, i64 steps)>& progress) {
   const Stopwatch clock;
@@ -27,11 +41,15 @@ RecallResult probe_recall(const RecallProbe& probe, Backend& backend,
   const Schedule schedule = schedule_of(recipe, steps);
   const std::vector<i64> mixture = recall_mixture(probe.pairs);
   const u64 seed = static_cast<u64>(recipe.seed);
-  const SampleSource samples = recall_samples(2 * seed, mixture, recipe.sequence, 0).read;
+  const std::vector<SampleSource> parts = parts_of(2 * seed, mixture, recipe.sequence);
+  const auto part_of = [&](i64 step) {
+    return probe.curriculum ? static_cast<size_t>((step - 1) * static_cast<i64>(parts.size()) / steps)
+                            : parts.size() - 1;
+  };
   RecallResult result{.parameters = parameter_count(config), .steps = steps, .length = recipe.sequence};
   for (i64 step = 1; step <= steps; ++step) {
-    const StepMetrics metrics = trainer.step(samples, schedule.learning_rate(step));
-    result.loss = metrics.loss, result.tokens = metrics.tokens;
+    const StepMetrics metrics = trainer.step(parts[part_of(step)], schedule.learning_rate(step));
+    result.loss = metrics.loss, result.tokens += metrics.step_tokens;
     if (progress) progress(metrics, steps);
   }
   const Transformer model(trainer.model(), backend, Compute::f32, recipe.sequence);

@@ -14,6 +14,8 @@ struct RecallProbe {
   Recipe recipe = {};              // steps or tokens; sequence 0: as short as the most pairs allow
   i64 pairs = 64;                  // at most: training mixes 4, 8, ... and these
   i64 sequences = 256;             // of each number of pairs, to judge by
+  // Training begins with the fewest pairs in the shortest sequences; in equal parts of the steps more come.
+  bool curriculum = false;
 };
 struct RecallResult {
   i64 parameters = 0, steps = 0, tokens = 0, length = 0;
