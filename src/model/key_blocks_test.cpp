@@ -30,8 +30,10 @@ TEST(KeyBlocks, TheRootGivesTheNormOfAllScores) {
   const auto backend = make_backend("cpu");
   const Config config;
   const RotaryTables rotary;
-  for (const auto& [dtype, tolerance] : std::vector<std::pair<DType, double>>{
-           {DType::f32, 2e-6}, {DType::bf16, 5e-4}, {DType::f16, 1e-4}, {DType::q8_0, 2e-3}, {DType::q4_0, 2e-3}})
+  // Eight deviations of what rounding numbers of such a format does to the length of a vector of d of them; the blocks
+  // of q8_0 that hold the diagonal are coarse.
+  for (const auto& [dtype, deviations] : std::vector<std::pair<DType, double>>{
+           {DType::f32, 1e-5}, {DType::bf16, 1e-2}, {DType::f16, 1.3e-3}, {DType::q8_0, 4e-2}, {DType::q4_0, 4e-2}})
     for (const i64 d : {32, 64, 160, 100})
       for (const i64 tokens : {110, 160, 700}) {
         if (is_quantised(dtype) && d % 32 != 0) continue;
@@ -52,7 +54,7 @@ TEST(KeyBlocks, TheRootGivesTheNormOfAllScores) {
             all += score * score;
           }
           for (const float value : root[n]) from_root += double{value} * value;
-          EXPECT_NEAR(std::sqrt(from_root / all), 1, tolerance);
+          EXPECT_NEAR(std::sqrt(from_root / all), 1, deviations / std::sqrt(static_cast<double>(d)));
         }
       }
 }
