@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Does growing save training? A TokenFormer grown three times, beside models of its final size, on Penn Treebank.
 
-    bench/growth_chain.py SPARSAM PTB OUT RESULTS [--scale S] [--rate R] [train|table|plot ...]        (all unless named)
+    bench/growth_chain.py SPARSAM PTB OUT RESULTS [--scale S] [--rate R | --rates-of OTHER] [train|table|plot ...]
 
 Sizes without embeddings: TokenFormers of width 80 and 6 layers with 60, 96, 152 and 240 tokens for each of q, k, v and o
 and four times as many for the MLP: 0.46, 0.74, 1.17, 1.84 M parameters; transformers of 6 layers and width 80 (0.46 M) or
@@ -21,7 +21,8 @@ plot     RESULTS with .svg in place of .json: perplexity of ptb.valid.txt agains
 
 Runs from the beginning are tried at falling learning rates, each half of the one before, as long as that lowers the
 perplexity of ptb.valid.txt; the lowest counts. First stages begin with the rate R, whose best is what goes on at that rate;
-the others begin at the first stage's, those with the chain's tokens at the best rate for its flops.
+the others begin at the first stage's, those with the chain's tokens at the best rate for its flops. With --rates-of the best
+of other, shorter RESULTS are taken and nothing is searched.
 
 Flops are those of the matrix products and attention, of the forward pass and twice as many for the backward pass. Models
 lie in OUT, what was measured in the file RESULTS; what is there is not done again, and interrupted runs go on where they
@@ -42,12 +43,13 @@ WAYS = {"zero keys": ["--new", "zero-keys"], "published": ["--published"], "ramp
 STARTS = {"scratch": ("tokens", SIZES[-1]), "transformer": ("matrices", 160), "small": ("tokens", SIZES[0]),
           "small transformer": ("matrices", 80)}
 ORDER = ["zero keys", "scratch, same flops", "transformer, same flops", "cloned", "scratch, same tokens", "published",
-         "transformer, same tokens", "small transformer, same flops", "small, same flops", "zero keys, moments kept", "ramp"]
+         "transformer, same tokens", "zero keys, moments kept", "ramp", "small transformer, same flops", "small, same flops"]
 FLAGS = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 FLAGS.add_argument("sparsam"), FLAGS.add_argument("ptb"), FLAGS.add_argument("out"), FLAGS.add_argument("results")
 FLAGS.add_argument("parts", nargs="*", default=["train", "table", "plot"])
 FLAGS.add_argument("--scale", type=float, default=9, help="million tokens of the first stage")
 FLAGS.add_argument("--rate", type=float, default=8e-3, help="learning rate that first stages try first")
+FLAGS.add_argument("--rates-of", metavar="OTHER", help="take the best learning rates of these results")
 A = FLAGS.parse_intermixed_args()
 E, RESULTS, FIRST = Experiment(A.sparsam, A.ptb, A.out, threads=1), Results(A.results), A.scale * 1e6
 
@@ -107,6 +109,9 @@ def measured(name, plan):
 
 def searched(run, kind, size, tokens, rate):
     """The best of a run at falling rates: its name and rate."""
+    if A.rates_of:
+        tried = {name: known for name, known in Results(A.rates_of).read()["runs"].items() if name.startswith(run + " at ")}
+        rate = min(tried.values(), key=lambda known: known["valid"])["rate"]
     best = lowest = None
     while True:
         name = f"{run} at {rate:g}"
@@ -119,6 +124,8 @@ def searched(run, kind, size, tokens, rate):
         if best and valid >= lowest:
             return best
         best, lowest, rate = (name, rate), valid, rate / 2
+        if A.rates_of:
+            return best
 
 
 def first(kind):
