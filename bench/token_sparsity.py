@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Parameter tokens and neurons that a trained model does not need: removed (shrink), skipped (sparsity), or not looked at.
 
-    bench/token_sparsity.py SPARSAM PTB OUT [train|shrink|sparsity|keys|speed|table ...]        (all unless named)
+    bench/token_sparsity.py SPARSAM PTB OUT [train|shrink|sparsity|blocks|keys|speed|planted|table ...]  (all unless named)
 
 train     two models of 4.7 M parameters on PTB/ptb.train.txt, alike but for parameter tokens (256 for each of q, k, v and o,
           1024 for the MLP) in the one and matrices and SiLU MLPs in the other. Interrupted runs go on where they stopped.
@@ -9,7 +9,12 @@ shrink    of each model the frontier of sparsam shrink, scored on 32,768 tokens 
           ptb.test.txt, by each score and allocation.
 sparsity  of the model of tokens PPL-1, 5 and 10 % on the same 8,192 tokens, thresholds from 4,096 training tokens: by value
           tokens that are skipped, and by inputs of the keys.
-keys      what choosing among the keys could give (below), in numpy on the same model.
+blocks    of the same model perplexity where 12.5 to 75 % of blocks of 4, 8 and 16 tokens are read, keys and values, beside
+          value tokens alone at PPL-1 to 100 %; and of a model with many times more tokens than channels (96 channels,
+          768 tokens in each of q, k, v and o, 3072 in the MLP, 400 steps), which is trained first.
+keys      what choosing among the keys could give (below), in numpy on the same two models.
+planted   decoding of the published shapes of 124 M, 354 M and 1.3 G parameters, random and in bf16, where 12.5, 25 and 50 %
+          of blocks of 16 tokens are read, keys and values, and where as many values are read: on a quiet machine.
 speed     decoding of the test text, with and without what is skipped, in one run: on a quiet machine.
 table     prints what was measured as Markdown.
 
@@ -17,7 +22,9 @@ The norm of all scores is known without them from the Gram matrix of the keys, |
 left unread if it were known which. `keys` sorts the tokens of each projection into blocks, of 16 and of 64, by k-means of
 their keys, chooses blocks by the product of x with each block's mean key, and reports for a number of blocks how much of
 the output of the exact top tokens is found: mean |o - o_chosen|^2 / |o|^2, beside the same for the tokens that an oracle
-chooses by |s| |V|, as many in number. Inputs are those of 1,000 test tokens.
+chooses by |s| |V|, as many in number. Inputs are those of 1,000 test tokens. With a line in place of what is not read,
+gelu(z) = offset + slope z, whose sum is two products with matrices that are made once (K^T V, and the sum of V), the error is
+that of the second half of those tokens, the line (two numbers a projection) the best of the first half.
 
 Results lie in OUT as JSON; what is there is not done again: remove a file to repeat it.
 """
@@ -26,7 +33,7 @@ import os
 import subprocess
 import sys
 
-from experiment import Experiment, interrupted
+from experiment import Experiment, interrupted, kept
 
 STEPS, BATCH, LENGTH = 600, 16, 128
 SHAPE = ["--vocab", "2048", "--context", "128", "--layers", "4", "--dim", "256", "--heads", "8"]
@@ -36,19 +43,25 @@ MODELS = {
 }
 SHRINKING = {"peak": [], "square": ["--score", "mean-square"], "global": ["--allocation", "global"]}
 SKIPPING = {"values": [], "inputs": ["--inputs", "--allocation", "uniform"]}
+WIDE = ["--preset", "tokenformer-nano", "--vocab", "2048", "--context", "128", "--layers", "4", "--dim", "96", "--heads", "3",
+        "--attention-tokens", "768", "--mlp-tokens", "3072"]
+READ = "12.5,25,50,75"
 KEEP = "95%,90%,75%,50%,25%"
 WINDOWS = ["--context", "128", "--stride", "112"]
 E = Experiment(*sys.argv[1:4])
 
 
+def train_one(name, shape, steps=STEPS):
+    how = ["--resume"] if interrupted(E.path(name)) else [
+        *shape, "--data", E.text("train"), "--valid", E.text("valid"), "--steps", str(steps), "--batch", str(BATCH),
+        "--sequence", str(LENGTH), "--lr", "2e-3", "--seed", "1", "--eval-every", "200", "--save-every", "100",
+        "--keep", "1"]
+    E.run(name + ".train", "train", "--out", E.path(name), "--threads", "1", *how)
+
+
 def train():
     for name, shape in MODELS.items():
-        started = interrupted(E.path(name))
-        how = ["--resume"] if started else [
-            *shape, "--data", E.text("train"), "--valid", E.text("valid"), "--steps", str(STEPS), "--batch", str(BATCH),
-            "--sequence", str(LENGTH), "--lr", "2e-3", "--seed", "1", "--eval-every", "200", "--save-every", "100",
-            "--keep", "1"]
-        E.run(name + ".train", "train", "--out", E.path(name), "--threads", "1", *how)
+        train_one(name, shape)
 
 
 def judged(*more):
@@ -70,6 +83,23 @@ def sparsity():
               *judged("--tokens", "4096", "--held-out-tokens", "8192", "--ppl", "1,5,10", "--store", "5", "--out", E.path(kind), *how))
 
 
+def blocks():
+    train_one("wide", WIDE, 400)
+    for name, sizes in dict(tokens=(4, 8, 16), wide=(8, 16)).items():
+        for size in sizes:
+            E.run(f"{name}.blocks.{size}", "sparsity", E.path(name),
+                  *judged("--held-out-tokens", "8192", "--key-blocks", str(size), "--read", READ))
+        E.run(name + ".values.curve", "sparsity", E.path(name),
+              *judged("--tokens", "4096", "--held-out-tokens", "8192", "--ppl", "1,5,10,25,50,100"))
+
+
+def planted():
+    for size in ("124m", "354m", "1.4b"):
+        for kind, how in dict(blocks=["--key-blocks", "16"], values=[]).items():
+            E.run(f"planted.{size}.{kind}", "bench", "--random", "tokenformer-" + size, "--sparse", "0.125,0.25,0.5", *how,
+                  "-n", "16", "-r", "2", "--threads", "1")
+
+
 def speed():
     for kind in SKIPPING:
         E.run(kind + ".speed", "bench", E.path(kind), "--data", E.beginning("test", 100_000), "-n", "128", "-r", "5", "--precision",
@@ -81,8 +111,11 @@ def speed():
 
 
 def keys():
-    if os.path.exists(E.path("keys.json")):
-        return
+    for name in ("tokens", "wide"):
+        kept(E.path(name + ".keys.json"), lambda: choosing_keys(name))
+
+
+def choosing_keys(model):
     import numpy as np
 
     def weights(directory):
@@ -106,9 +139,9 @@ def keys():
         x = x - x.mean(-1, keepdims=True)
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5)
 
-    w, config = weights(E.path("tokens")), json.load(open(E.path("tokens", "config.json")))
+    w, config = weights(E.path(model)), json.load(open(E.path(model, "config.json")))
     with open(E.beginning("test", 100_000)) as file:
-        output = subprocess.run([E.program, "tokenize", E.path("tokens"), "--json", "--no-special"], stdin=file,
+        output = subprocess.run([E.program, "tokenize", E.path(model), "--json", "--no-special"], stdin=file,
                                 stdout=subprocess.PIPE, check=True).stdout
     ids = np.array(json.loads(output)["ids"][:1024]).reshape(8, 128)
     layers = config["sparsam"]["layers"]
@@ -173,7 +206,7 @@ def keys():
         for part in (0.125, 0.25, 0.5):
             if part * min(len(K) for *_, K, _ in inputs) < size:
                 continue  # not one block of the smallest
-            errors, oracle, perfect = [], [], []
+            errors, oracle, perfect, with_line = [], [], [], []
             for name, tau, x, K, V in inputs:
                 s = scores(tau, x, K)
                 o = s @ V
@@ -189,17 +222,27 @@ def keys():
                     np.put_along_axis(taken, np.argsort(-value, 1)[:, :chosen], True, 1)
                     return taken[:, block]
 
-                errors.append(error(of_blocks(x @ mean.T)))
+                def error_with_line(keep):
+                    a = x @ K.T
+                    z = tau * a / np.sqrt((a * a).sum(1, keepdims=True))
+                    half = len(z) // 2
+                    unread = ~keep[:half]
+                    slope, offset = np.polyfit(z[:half][unread], s[:half][unread], 1)
+                    rest = np.where(keep, 0, s - offset - slope * z)[half:] @ V
+                    return (rest**2).sum(1).mean() / (o[half:] ** 2).sum(1).mean()
+
+                chosen_by_mean = of_blocks(x @ mean.T)
+                errors.append(error(chosen_by_mean))
+                with_line.append(error_with_line(chosen_by_mean))
                 best = np.stack([(lengths**2)[:, block == c].sum(1) for c in range(len(mean))], 1)
                 perfect.append(error(of_blocks(best)))
                 few = np.zeros_like(s, bool)
                 np.put_along_axis(few, np.argsort(-lengths, 1)[:, : chosen * size], True, 1)
                 oracle.append(error(few))
             rows.append(dict(block=size, part=part, by_mean_key=float(np.mean(errors)), best_blocks=float(np.mean(perfect)),
-                             best_tokens=float(np.mean(oracle))))
+                             best_tokens=float(np.mean(oracle)), with_line=float(np.mean(with_line))))
             print(rows[-1], file=sys.stderr, flush=True)
-    with open(E.path("keys.json"), "w") as file:
-        json.dump(rows, file, indent=1)
+    return rows
 
 
 def load(name):
@@ -227,14 +270,33 @@ def table():
     for kind in SKIPPING:
         if os.path.exists(E.path(kind + ".speed.json")):
             print(f"{kind} at PPL-5 %: {load(kind + '.speed')['speedup']:.2f}x")
-    print("\n| blocks of | part read | error, by mean key | best blocks | best tokens |\n|---:|---:|---:|---:|---:|")
-    for row in load("keys"):
-        print(f"| {row['block']} | {row['part']:.3f} | {row['by_mean_key']:.3f} | {row['best_blocks']:.3f} "
-              f"| {row['best_tokens']:.3f} |")
+    print("\n| model | blocks of | part read | error, by mean key | best blocks | best tokens | by mean key, with a line |\n"
+          "|---|---:|---:|---:|---:|---:|---:|")
+    for model, row in [(model, row) for model in ("tokens", "wide") for row in load(model + ".keys")]:
+        print(f"| {model} | {row['block']} | {row['part']:.3f} | {row['by_mean_key']:.3f} | {row['best_blocks']:.3f} "
+              f"| {row['best_tokens']:.3f} | {row['with_line']:.3f} |")
+    print("\n| model | read | bytes of tokens | perplexity | rise |\n|---|---:|---:|---:|---:|")
+    for name, sizes in dict(tokens=(4, 8, 16), wide=(8, 16)).items():
+        for size in sizes:
+            measured = load(f"{name}.blocks.{size}")
+            for p in measured["blocks"]:
+                print(f"| {name} | {p['read_percent']:g} % of blocks of {size} | {100 * p['token_bytes']:.1f} % "
+                      f"| {p['perplexity']:.2f} | {100 * (p['perplexity'] / measured['dense_perplexity'] - 1):.1f} % |")
+        measured = load(name + ".values.curve")
+        for p in measured["ppl"]:
+            print(f"| {name} | all keys, {100 - 100 * p['sparsity']:.1f} % of the values | {100 * p['token_bytes']:.1f} % "
+                  f"| {p['perplexity']:.2f} | {100 * (p['perplexity'] / measured['dense_perplexity'] - 1):.1f} % |")
+    print("\n| shape | read | blocks | bound | values alone | bound |\n|---|---:|---:|---:|---:|---:|")
+    for size in ("124m", "354m", "1.4b"):
+        if os.path.exists(E.path(f"planted.{size}.values.json")):
+            for b, v in zip(load(f"planted.{size}.blocks")["sparse"], load(f"planted.{size}.values")["sparse"]):
+                print(f"| {size} | {100 * b['planted']:g} % | {b['speedup']:.2f}x | {b['bound']:.2f}x | {v['speedup']:.2f}x "
+                      f"| {v['bound']:.2f}x |")
 
 
 def main():
-    parts = dict(train=train, shrink=shrink, sparsity=sparsity, keys=keys, speed=speed, table=table)
+    parts = dict(train=train, shrink=shrink, sparsity=sparsity, blocks=blocks, keys=keys, speed=speed, planted=planted,
+                 table=table)
     for part in sys.argv[4:] or parts:
         parts[part]()
 
