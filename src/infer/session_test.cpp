@@ -370,6 +370,10 @@ TEST(Session, UnreadKeysAreThoseOfTheMaskedPass) {
       Session session(tiny.model, *backend, {.cache = DType::f32}), again(tiny.model, *backend, {.cache = DType::f32});
       Session dense(tiny.model, *backend, {.cache = DType::f32, .skip_zeros = false});
       EXPECT_GT(session.sparse().choosing_bytes(), dense.sparse().choosing_bytes());
+      for (const i64 chunk : {3, 64}) {  // rows that are few, and many
+        Session chunks(tiny.model, *backend, {.cache = DType::f32, .chunk = chunk});
+        EXPECT_LT(greatest_difference(chunks.prefill(ids), expected.back()), tolerance) << name_of(dtype);
+      }
       double changed = 0, greatest = 0;
       for (size_t i = 0; i < ids.size(); ++i) {
         const In<float, 1> found = session.step(ids[i]), repeated = again.step(ids[i]), slow = dense.step(ids[i]);
