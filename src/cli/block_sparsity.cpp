@@ -1,5 +1,4 @@
 // sparsam sparsity --key-blocks: how many blocks of parameter tokens decoding has to read, and at what perplexity.
-
 #include "base/progress.h"
 #include "cli/sparsity.h"
 #include "levers/sort_tokens.h"
