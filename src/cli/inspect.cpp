@@ -108,6 +108,7 @@ Parts parts_of(const Model& model) {
         const auto holds = [&](std::string_view part) { return name.find(part) != std::string::npos; };
         const char* kind = holds("norm")         ? "norm"
                            : holds("embed_")     ? "embedding"
+                           : holds("position_")  ? "embedding"
                            : holds("self_attn.") ? "attention"
                            : holds("mlp.")       ? "mlp"
                                                  : "head";

@@ -21,10 +21,11 @@ std::vector<std::pair<std::string, Architecture>> families() {
   lse.heads = 2, lse.hidden = 40, lse.mixer = Mixer::lse, lse.decay = lse.head_scale = true, lse.convolution = 3;
   Architecture constant_cost = preset("lse-nano"),
                published = preset("lse-125m");  // windows, gates, recurrent positions
+  constant_cost.window = 16;
   for (Architecture* a : {&constant_cost, &published})
     a->vocab = 300, a->context = 64, a->layers = 2, a->dim = 24, a->heads = 3, a->hidden = 40;
   return {{"llama", tiny_llama_like}, {"gpt2", gpt2},     {"parallel, tied", tied_gpt2}, {"qwen", qwen},
-          {"no gains", bare},         {"tokens", tokens}, {"log-sum-exp", lse},          {"lse-nano", constant_cost},
+          {"no gains", bare},         {"tokens", tokens}, {"log-sum-exp", lse},          {"lse, window", constant_cost},
           {"lse-125m", published}};
 }
 
