@@ -16,7 +16,8 @@ train    with S million tokens at the first size (published: 60 to 300 billion),
                       until the chain's flops are spent
          small        of the first size alone, a TokenFormer and a transformer: the chain's flops
 table    Markdown: perplexity of ptb.test.txt (windows of 128 that move by 64) against training flops, and for how much of
-         each other's flops the chain and the rest reach the same perplexity of ptb.valid.txt.
+         each other's flops the chain and the rest reach the same perplexity of ptb.valid.txt, on their way, where the rate
+         has not fallen yet (so a run made for it would need less).
 plot     RESULTS with .svg in place of .json: perplexity of ptb.valid.txt against cumulative flops.
 
 Runs from the beginning are tried at falling learning rates, each half of the one before, as long as that lowers the
@@ -26,7 +27,7 @@ of other, shorter RESULTS are taken and nothing is searched.
 
 Flops are those of the matrix products and attention, of the forward pass and twice as many for the backward pass. Models
 lie in OUT, what was measured in the file RESULTS; what is there is not done again, and interrupted runs go on where they
-stopped. One thread. S = 0.4 takes about half an hour of an idle core, S = 9 three hours of two.
+stopped. One thread. S = 0.4 takes about half an hour of an idle core, S = 7 six to eight.
 """
 import argparse
 import html
@@ -47,7 +48,7 @@ ORDER = ["zero keys", "scratch, same flops", "transformer, same flops", "cloned"
 FLAGS = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 FLAGS.add_argument("sparsam"), FLAGS.add_argument("ptb"), FLAGS.add_argument("out"), FLAGS.add_argument("results")
 FLAGS.add_argument("parts", nargs="*", default=["train", "table", "plot"])
-FLAGS.add_argument("--scale", type=float, default=9, help="million tokens of the first stage")
+FLAGS.add_argument("--scale", type=float, default=7, help="million tokens of the first stage")
 FLAGS.add_argument("--rate", type=float, default=8e-3, help="learning rate that first stages try first")
 FLAGS.add_argument("--rates-of", metavar="OTHER", help="take the best learning rates of these results")
 A = FLAGS.parse_intermixed_args()
@@ -220,6 +221,12 @@ def cost(points, perplexity):
     return math.inf
 
 
+def beyond(ends, perplexity):
+    """Flops to a perplexity that is not reached: on the line through the logarithms of two runs' ends."""
+    (x0, y0), (x1, y1) = [(math.log(flops(names)), math.log(runs()[names[-1]]["valid"])) for names in ends]
+    return math.exp(x0 + (math.log(perplexity) - y0) * (x1 - x0) / (y1 - y0))
+
+
 def table():
     known, found = runs(), finished()
     print("| run | parameters | learning rate | tokens | training flops | validation | test |")
@@ -243,6 +250,11 @@ def table():
             end, last = (known[found[r][-1]]["valid"] for r in (run, way))
             print(f"| {run} | {end:.1f} | {part(curve(found[way]), end, flops(found[run]))} |"
                   f" {part(curve(found[run]), last, flops(found[way]))} |")
+        for start in STARTS:
+            both = [found[run] for run in (f"{start}, same flops", f"{start}, same tokens") if run in found]
+            if len(both) == 2 and all(cost(curve(names), last) == math.inf for names in both):
+                print(f"\n{start}: {beyond(both, last) / flops(found[way]):.1f} times the flops of {way} for the end of {way}, on a"
+                      " line through the ends of its two runs")
 
 
 def plot():
