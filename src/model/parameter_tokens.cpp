@@ -9,8 +9,8 @@ constexpr float eps = 1e-8f;  // against rows of zeros alone: the published code
 
 void product(const Execution& e, Out<float, 2> y, In<float, 2> x, const Matrix& w, const InputMajor* by_input) {
   if (by_input && !by_input->empty() && are_few(x.shape(0)))
-    e.backend.run(
-        SkippingMatmul{.y = y, .x = x, .t = *by_input, .w = w, .crossover = skipping_crossover(e.config, *by_input, x.shape(0))});
+    e.backend.run(SkippingMatmul{
+        .y = y, .x = x, .t = *by_input, .w = w, .crossover = skipping_crossover(e.config, *by_input, x.shape(0))});
   else
     e.backend.run(Matmul{.y = y, .x = x, .w = w, .compute = e.compute});
 }
