@@ -30,6 +30,7 @@ VARIANTS = {  # hidden channels of the MLP, options
     "lse, log values": (384, ["--mixer", "lse", "--log-values"]),
     "lse, decay": (344, GATED),
     "lse, decay, convolution": (336, GATED + ["--convolution", "4"]),
+    "lse, decay, convolution, scale 4": (336, GATED + ["--convolution", "4", "--head-scale", "--initial-scale", "4"]),
     "lse, decay, convolution, window": (336, FULL),
     "hybrid: every 4th layer softmax": (352, FULL + ["--softmax-every", "4"]),
     "softmax, convolution": (384, ["--convolution", "4"]),
@@ -93,8 +94,8 @@ def train():
 
 
 def mean_and_error(values):
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.2f} ± {error:.2f}"
+    mean = f"{statistics.mean(values):.2f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values) / math.sqrt(len(values)):.2f}"
 
 
 def table():
