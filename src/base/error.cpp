@@ -50,7 +50,7 @@ void fail_unknown(std::string_view what, std::string_view wrong, std::span<const
                   std::string_view where, Exit code) {
   const auto near = close_matches(wrong, known);
   std::string text = fmt::format("{}: unknown {} '{}'", where, what, wrong);
-  if (!near.empty()) text += fmt::format("; did you mean {}?", fmt::join(near, " or "));
+  text += near.empty() ? "." : fmt::format("; did you mean {}?", fmt::join(near, " or "));
   text += fmt::format(" Known: {}", fmt::join(known, ", "));
   throw Error(text, code);
 }
