@@ -1,6 +1,6 @@
 // InputMajor: a weight stored input by input, so that what one input adds to a product lies together: decoding with
-// sparse inputs reads the rows of live ones alone. The numbers are the weight's own, bit for bit. Strips of 1024
-// outputs lie one after the other, so that a thread that has some of the outputs reads on and on where all inputs live.
+// sparse inputs reads the rows of live ones alone. The numbers are the weight's own, bit for bit. Rows are whole: in
+// narrower strips reading all of them is faster, but reading few, which this is for, a third slower.
 //   f32 bf16 f16  row i is column i of the weight
 //   q8_0 q4_0     each 32 inputs are the f16 scales of all outputs, then a row of integers for each input. Rows have
 //                 room for a multiple of 32 outputs; a byte holds one of q8_0, or of q4_0 the nibbles of outputs e and
