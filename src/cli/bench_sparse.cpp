@@ -102,16 +102,16 @@ Exit bench_sparse(const BenchFlags& flags, const Common& common) {
   for (const double planted : flags.sparse) {
     const std::vector<Crossover> found = model.config.crossovers;
     model.config = without_thresholds(model.config);
-    if (!flags.inputs) {
+    if (!flags.inputs)
       plant(model.config, planted, flags.key_blocks);
-    } else if (planted < 1) {
+    else if (planted < 1)
       model.config.inputs = planted_inputs(model, *backend, planted, common.seed + 2);
+    if (leaves_out(model.config))  // as sparsity writes such models
       model.config.crossovers =
           found.empty() ? SparseLayers(model, *backend, true).measure_input_crossovers(*backend) : found;
-    }
     const auto tokens = random_tokens(flags.decode.front(), model.config.vocab, common.seed + 1);
     const SparseSpeed s = measure_sparse_decode(model, *backend, tokens, options);
-    const std::vector<Crossover>& crossovers = flags.inputs ? model.config.crossovers : s.crossovers;
+    const std::vector<Crossover>& crossovers = model.config.crossovers.empty() ? s.crossovers : model.config.crossovers;
     rows.push_back({{"planted", planted},
                     {"active", s.active},
                     {"dense_tokens_per_second", s.dense.median},
