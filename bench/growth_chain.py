@@ -27,7 +27,7 @@ of other, shorter RESULTS are taken and nothing is searched.
 
 Flops are those of the matrix products and attention, of the forward pass and twice as many for the backward pass. Models
 lie in OUT, what was measured in the file RESULTS; what is there is not done again, and interrupted runs go on where they
-stopped. One thread. S = 0.4 takes about half an hour of an idle core, S = 7 six to eight.
+stopped. One thread. S = 0.4 takes about half an hour of an idle core, S = 2 two to three hours.
 """
 import argparse
 import html
@@ -48,7 +48,7 @@ ORDER = ["zero keys", "scratch, same flops", "transformer, same flops", "cloned"
 FLAGS = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 FLAGS.add_argument("sparsam"), FLAGS.add_argument("ptb"), FLAGS.add_argument("out"), FLAGS.add_argument("results")
 FLAGS.add_argument("parts", nargs="*", default=["train", "table", "plot"])
-FLAGS.add_argument("--scale", type=float, default=7, help="million tokens of the first stage")
+FLAGS.add_argument("--scale", type=float, default=2, help="million tokens of the first stage")
 FLAGS.add_argument("--rate", type=float, default=8e-3, help="learning rate that first stages try first")
 FLAGS.add_argument("--rates-of", metavar="OTHER", help="take the best learning rates of these results")
 A = FLAGS.parse_intermixed_args()
